@@ -1,0 +1,5 @@
+"""`python -m skimrnn`."""
+
+from skimrnn.cli import main
+
+main()

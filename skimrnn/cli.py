@@ -1,0 +1,173 @@
+"""`python -m skimrnn VERB`: what the rules of the workflow call, and what a person can call without Snakemake."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from skimrnn.config import VectorsConfig, read_config
+from skimrnn.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Verb = TypeVar("Verb", bound=Callable[..., None])
+ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file of the scale, such as config/paper.yaml.")]
+DatasetOption = Annotated[str, typer.Option(help="Name of the dataset, such as sst.")]
+ModelOption = Annotated[str, typer.Option(help="Name of the model in the config.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the run.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads (results may differ in rounding between counts).")]
+PreparedOption = Annotated[Path, typer.Option(help="Prepared folder of the dataset.")]
+RunOption = Annotated[Path, typer.Option(help="Folder of the run: weights, history, checkpoint.")]
+
+
+def verb(function: Verb) -> Verb:
+    """A command that ends a `UserError` with one line and exit code 2."""
+
+    @wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            print("interrupted: run the same command to go on", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return app.command()(wrapped)  # type: ignore[return-value]
+
+
+@verb
+def fetch(
+    config: ConfigOption,
+    dataset: DatasetOption,
+    output: Annotated[Path, typer.Option(help="Folder for the parquet files and their manifest.")],
+) -> None:
+    """Bring the raw texts of a dataset from the hub, a mirror or the embedded corpora."""
+    from skimrnn.data.registry import get_dataset
+    from skimrnn.data.sources import fetch_dataset
+
+    data = read_config(config).data
+    fetch_dataset(get_dataset(dataset), data.source, data.mirror, output)
+
+
+@verb
+def tokenise(
+    config: ConfigOption,
+    dataset: DatasetOption,
+    raw: Annotated[Path, typer.Option(help="Folder that fetch wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder for the tokenised splits.")],
+    processes: Annotated[int, typer.Option(min=1, help="Processes to use.")] = 1,
+) -> None:
+    """Split texts into lower-cased tokens, and set a validation split apart where the release has none."""
+    from skimrnn.data.registry import get_dataset
+    from skimrnn.data.tokens import tokenise_dataset
+
+    tokenise_dataset(get_dataset(dataset), raw, output, read_config(config).data.seed, processes)
+
+
+@verb
+def vectors(
+    config: ConfigOption,
+    output: Annotated[Path, typer.Option(help="File for the words and their vectors.")],
+    tokens: Annotated[list[Path] | None, typer.Option(help="Tokenised folders, for vectors.source corpus.")] = None,
+) -> None:
+    """Get word vectors: download GloVe, read a file, or train word2vec on the texts."""
+    import numpy as np
+
+    from skimrnn.data import vectors as sources
+
+    settings: VectorsConfig = read_config(config).vectors
+    if settings.source == "glove":
+        words, table = sources.download_glove(settings.dimension, output.with_name("glove.6B.zip"))
+    elif settings.source == "file":
+        assert settings.path is not None
+        words, table = sources.load_vector_file(settings.path, settings.dimension)
+    elif settings.source == "corpus":
+        words, table = sources.train_vectors(
+            tokens or [], settings.dimension, settings.window, settings.epochs, settings.min_count, settings.seed
+        )
+    else:
+        words, table = [], np.zeros((0, settings.dimension), np.float32)
+    sources.write_vectors(output, words, table)
+
+
+@verb
+def prepare(
+    config: ConfigOption,
+    dataset: DatasetOption,
+    tokens: Annotated[Path, typer.Option(help="Folder that tokenise wrote.")],
+    vectors: Annotated[Path, typer.Option(help="File that vectors wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder for the prepared data.")],
+) -> None:
+    """Make what training reads: word numbers, labels and word vectors."""
+    from skimrnn.data.prepare import prepare_dataset
+    from skimrnn.data.registry import get_dataset
+
+    prepare_dataset(get_dataset(dataset), tokens, vectors, read_config(config).vectors, output)
+
+
+@verb
+def train(
+    config: ConfigOption,
+    dataset: DatasetOption,
+    model: ModelOption,
+    seed: SeedOption,
+    prepared: PreparedOption,
+    output: RunOption,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Train one model; a run that was killed goes on from its checkpoint."""
+    import torch
+
+    from skimrnn.data.prepare import open_prepared
+    from skimrnn.training.progress import ProgressReporter
+    from skimrnn.training.train import train as train_run
+
+    run = read_config(config).run(dataset, model, seed)
+    torch.set_num_threads(threads)
+    with ProgressReporter(f"{dataset} {model} {seed}") as reporter:
+        train_run(run, open_prepared(prepared, dataset), output, reporter)
+
+
+@verb
+def evaluate(
+    config: ConfigOption,
+    dataset: DatasetOption,
+    model: ModelOption,
+    seed: SeedOption,
+    prepared: PreparedOption,
+    run: RunOption,
+    output: Annotated[Path, typer.Option(help="File for the record (JSON).")],
+    threads: ThreadsOption = 1,
+) -> None:
+    """Score a trained model on the test split, once, and write its record."""
+    import torch
+
+    from skimrnn.data.prepare import open_prepared
+    from skimrnn.training.record import write_record
+
+    settings = read_config(config).run(dataset, model, seed)
+    torch.set_num_threads(threads)
+    write_record(settings, open_prepared(prepared, dataset), run, output)
+
+
+@verb
+def schema(
+    output: Annotated[Path, typer.Option(help="File for the JSON schema.")] = Path(
+        "workflow/schemas/config.schema.json"
+    ),
+) -> None:
+    """Write the JSON schema of the config, generated from the config model."""
+    from skimrnn.config import Config
+    from skimrnn.files import write_json
+
+    write_json(output, Config.model_json_schema())
+
+
+def main() -> None:
+    """Entry point of `python -m skimrnn`."""
+    app()

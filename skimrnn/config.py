@@ -1,0 +1,189 @@
+"""The configuration of a whole pipeline: one YAML file a scale, checked here, closed (an unknown key is an error).
+
+`workflow/schemas/config.schema.json` is generated from these models (`python -m skimrnn schema`).
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from skimrnn.data.registry import DATASETS
+from skimrnn.errors import UserError, explain_os_errors
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Closed):
+    """Where the raw texts come from."""
+
+    source: Literal["hub", "mirror", "embedded"] = "hub"
+    mirror: Path | None = Field(None, description="folder laid out like the hub: <org>/<name>/<split>.parquet")
+    seed: int = Field(0, ge=0, description="decides which training rows become the validation split")
+
+    @model_validator(mode="after")
+    def _mirror_is_named(self) -> "DataConfig":
+        if self.source == "mirror" and self.mirror is None:
+            raise ValueError("source is mirror, so mirror must name its folder")
+        return self
+
+
+class VectorsConfig(_Closed):
+    """Where the word vectors come from, and how they are trained when they come from the corpus."""
+
+    source: Literal["glove", "file", "corpus", "random"] = "glove"
+    dimension: int = Field(100, gt=0)
+    path: Path | None = Field(None, description="GloVe-format file (.txt, .gz, .xz, .npz), for source file")
+    window: int = Field(8, gt=0, description="word2vec context window, for source corpus")
+    epochs: int = Field(4, gt=0, description="word2vec passes over the texts, for source corpus")
+    min_count: int = Field(3, gt=0, description="rarest word that gets a vector, for source corpus")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _file_is_named(self) -> "VectorsConfig":
+        if self.source == "file" and self.path is None:
+            raise ValueError("source is file, so path must name it")
+        return self
+
+    def settings(self) -> dict[str, str | int]:
+        """What decides these vectors besides the texts and the dimension, for the record; no folder of this machine."""
+        if self.source == "corpus":
+            return {"window": self.window, "epochs": self.epochs, "min_count": self.min_count, "seed": self.seed}
+        if self.source == "file":
+            assert self.path is not None
+            return {"file": self.path.name}
+        return {"release": "glove.6B"} if self.source == "glove" else {}
+
+
+class DatasetConfig(_Closed):
+    """How one dataset is trained on."""
+
+    batch_size: int = Field(gt=0)
+
+
+class LSTMConfig(_Closed):
+    """The standard LSTM classifier."""
+
+    architecture: Literal["lstm"]
+    hidden_size: int = Field(gt=0, description="d")
+
+
+class SkimLSTMConfig(_Closed):
+    """The Skim-LSTM classifier. `small_size` 0 means skipping."""
+
+    architecture: Literal["skim_lstm"]
+    hidden_size: int = Field(gt=0, description="d")
+    small_size: int = Field(ge=0, description="d'")
+    gamma: float = Field(ge=0, allow_inf_nan=False, description="weight of the skim loss")
+
+    @model_validator(mode="after")
+    def _small_is_not_larger(self) -> "SkimLSTMConfig":
+        if self.small_size > self.hidden_size:
+            raise ValueError(f"small_size {self.small_size} is larger than hidden_size {self.hidden_size}")
+        return self
+
+
+ModelConfig = Annotated[LSTMConfig | SkimLSTMConfig, Field(discriminator="architecture")]
+
+
+class TrainingConfig(_Closed):
+    """Adam with early stopping on validation accuracy."""
+
+    learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False)
+    clip_norm: float = Field(5.0, gt=0, allow_inf_nan=False, description="largest norm of the whole gradient")
+    patience: int = Field(3000, gt=0, description="steps without a better validation accuracy before stopping")
+    max_steps: int = Field(100_000, gt=0)
+    validate_every: int = Field(200, gt=0, description="steps between validations, each of which saves a checkpoint")
+    temperature_decay: float = Field(1e-4, ge=0, allow_inf_nan=False, description="r in tau = max(floor, exp(-r step))")
+    temperature_floor: float = Field(0.5, gt=0, allow_inf_nan=False)
+
+
+class Config(_Closed):
+    """One scale of the pipeline: which data, vectors, models and seeds, and how they are trained."""
+
+    scale: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="names the folders under results/ and reports/")
+    seeds: list[int] = Field(min_length=1)
+    data: DataConfig = DataConfig()
+    vectors: VectorsConfig = VectorsConfig()
+    datasets: dict[str, DatasetConfig] = Field(min_length=1)
+    models: dict[str, ModelConfig] = Field(min_length=1)
+    training: TrainingConfig = TrainingConfig()
+
+    @field_validator("datasets")
+    @classmethod
+    def _datasets_are_known(cls, datasets: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
+        if unknown := [name for name in datasets if name not in DATASETS]:
+            raise ValueError(f"unknown dataset {', '.join(unknown)}: choose among {', '.join(DATASETS)}")
+        return datasets
+
+    @field_validator("models")
+    @classmethod
+    def _model_names_are_path_parts(cls, models: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+        for name in models:
+            if not name or not all(letter.isalnum() or letter in "-_." for letter in name) or name.startswith("."):
+                raise ValueError(f"model name {name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
+        return models
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_are_distinct(cls, seeds: list[int]) -> list[int]:
+        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            raise ValueError("seeds must be distinct and not negative")
+        return seeds
+
+    def run(self, dataset: str, model: str, seed: int) -> "RunConfig":
+        """The configuration of one run; a dataset or model that the scale lacks is a `UserError`."""
+        for kind, name, known in (("dataset", dataset, self.datasets), ("model", model, self.models)):
+            if name not in known:
+                raise UserError(f"unknown {kind} {name!r}: the {self.scale} config has {', '.join(known)}")
+        return RunConfig(
+            scale=self.scale,
+            dataset=dataset,
+            model_name=model,
+            model=self.models[model],
+            seed=seed,
+            batch_size=self.datasets[dataset].batch_size,
+            training=self.training,
+        )
+
+
+class RunConfig(_Closed):
+    """All that decides one training run, apart from the prepared data."""
+
+    scale: str
+    dataset: str
+    model_name: str
+    model: ModelConfig
+    seed: int
+    batch_size: int
+    training: TrainingConfig
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a YAML config; any mistake is a `UserError` that names the file and the key."""
+    with explain_os_errors("read", path):
+        text = Path(path).read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise UserError(f"{path}: not valid YAML{line}: mend the file") from error
+    return parse_config(values, str(path))
+
+
+def parse_config(values: object, place: str) -> Config:
+    """Check config values that came from `place`; the first mistake becomes a `UserError`."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first, *rest = error.errors()
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "unknown key: remove it or mend its spelling"
+        others = f" (and {len(rest)} more)" if rest else ""
+        raise UserError(f"{place}: {key}: {message}{others}") from error

@@ -1,0 +1,79 @@
+"""Small corpora made from a seed: the same columns as the real datasets, with a known answer to "what matters?".
+
+Every text is a run of filler words, drawn with Zipf-like frequencies, among which a few cue words are strewn. Each
+class has cue words of its own; the class with the most cue words in a text is its label, so cue words decide the label
+and filler words say nothing about it.
+"""
+
+import zlib
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+
+from skimrnn.data.registry import Dataset
+
+ROWS = {"train": 1_600, "validation": 400, "test": 800, "unsupervised": 800}
+"""Rows of each split that a dataset's release has."""
+
+_CUES_PER_CLASS = 12
+_FILLERS = 400
+_MEAN_LENGTH = {"sst": 16, "rotten_tomatoes": 18, "imdb": 40, "ag_news": 28}
+_CONSONANTS = "bdfgklmnprstvz"
+_VOWELS = "aeiou"
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """The words of one embedded corpus: cue words per class, and filler words."""
+
+    cues: tuple[tuple[str, ...], ...]
+    fillers: tuple[str, ...]
+
+    @property
+    def all_cues(self) -> frozenset[str]:
+        """The cue words of every class."""
+        return frozenset(word for words in self.cues for word in words)
+
+
+@cache
+def lexicon(dataset: Dataset) -> Lexicon:
+    """The words of the embedded stand-in of `dataset`; the same on every machine."""
+    random = np.random.default_rng([_seed(dataset), 0])
+    needed = _CUES_PER_CLASS * len(dataset.classes) + _FILLERS
+    words: dict[str, None] = {}
+    while len(words) < needed:
+        syllables = random.integers(2, 4)
+        letters = (_CONSONANTS[random.integers(14)] + _VOWELS[random.integers(5)] for _ in range(syllables))
+        words["".join(letters)] = None
+    ordered = list(words)
+    cues = tuple(
+        tuple(ordered[index * _CUES_PER_CLASS : (index + 1) * _CUES_PER_CLASS]) for index in range(len(dataset.classes))
+    )
+    return Lexicon(cues, tuple(ordered[-_FILLERS:]))
+
+
+def embedded_split(dataset: Dataset, split: str) -> pa.Table:
+    """One split of the embedded stand-in, with the columns `text` and `label` (-1 where unlabelled)."""
+    words = lexicon(dataset)
+    random = np.random.default_rng([_seed(dataset), 1 + list(ROWS).index(split)])
+    frequency = 1 / np.arange(1, _FILLERS + 1)
+    frequency /= frequency.sum()
+    texts, labels = [], []
+    for _ in range(ROWS[split]):
+        label = int(random.integers(len(dataset.classes)))
+        length = max(6, int(random.poisson(_MEAN_LENGTH[dataset.name])))
+        tokens = [words.fillers[index] for index in random.choice(_FILLERS, size=length, p=frequency)]
+        other = int(random.integers(len(dataset.classes)))
+        own_cues = int(random.integers(2, 4))
+        cue_classes = [label] * own_cues + [other] * int(random.integers(0, own_cues))
+        for place, cue_class in zip(random.choice(length, len(cue_classes), replace=False), cue_classes, strict=True):
+            tokens[place] = words.cues[cue_class][random.integers(_CUES_PER_CLASS)]
+        texts.append(" ".join(tokens))
+        labels.append(-1 if split == dataset.unlabelled_split else label)
+    return pa.table({"text": pa.array(texts, pa.string()), "label": pa.array(labels, pa.int64())})
+
+
+def _seed(dataset: Dataset) -> int:
+    return zlib.crc32(dataset.name.encode())

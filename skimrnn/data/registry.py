@@ -1,0 +1,85 @@
+"""The datasets of the paper: where each one lives, what it must look like, and what the paper says of it."""
+
+from dataclasses import dataclass, field
+
+from skimrnn.errors import UserError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One text classification dataset.
+
+    `rows` are the rows of the official release, per split; a source that gives fewer is incomplete and the records
+    say so. `validation_rows` is the size of the validation split that is carved out of train where the release has
+    none (the paper's sizes). `tokenised` texts are split at spaces, others by the Treebank tokenizer.
+    """
+
+    name: str
+    title: str
+    hub_id: str
+    classes: tuple[str, ...]
+    licence: str
+    rows: dict[str, int]
+    tokenised: bool = False
+    validation_rows: int | None = None
+    hub_revision: str | None = None
+    unlabelled_split: str | None = None
+    columns: tuple[str, str] = field(default=("text", "label"))
+
+    @property
+    def labelled_splits(self) -> tuple[str, ...]:
+        """The splits of the release that carry labels."""
+        return tuple(split for split in self.rows if split != self.unlabelled_split)
+
+
+_SENTIMENT = ("negative", "positive")
+
+DATASETS: dict[str, Dataset] = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            name="sst",
+            title="SST",
+            hub_id="SetFit/sst2",
+            classes=_SENTIMENT,
+            licence="research use (Socher et al., 2013)",
+            rows={"train": 6_920, "validation": 872, "test": 1_821},
+            tokenised=True,
+        ),
+        Dataset(
+            name="rotten_tomatoes",
+            title="Rotten Tomatoes",
+            hub_id="cornell-movie-review-data/rotten_tomatoes",
+            classes=_SENTIMENT,
+            licence="research use (Pang and Lee, 2005)",
+            rows={"train": 8_530, "validation": 1_066, "test": 1_066},
+            tokenised=True,
+        ),
+        Dataset(
+            name="imdb",
+            title="IMDb",
+            hub_id="stanfordnlp/imdb",
+            classes=_SENTIMENT,
+            licence="research use (Maas et al., 2011)",
+            rows={"train": 25_000, "test": 25_000, "unsupervised": 50_000},
+            validation_rows=3_857,
+            unlabelled_split="unsupervised",
+        ),
+        Dataset(
+            name="ag_news",
+            title="AG News",
+            hub_id="fancyzhx/ag_news",
+            classes=("World", "Sports", "Business", "Sci/Tech"),
+            licence="non-commercial research use (Zhang et al., 2015)",
+            rows={"train": 120_000, "test": 7_600},
+            validation_rows=18_149,
+        ),
+    )
+}
+
+
+def get_dataset(name: str) -> Dataset:
+    """The dataset called `name`; an unknown name is a `UserError` that lists the known ones."""
+    if name not in DATASETS:
+        raise UserError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
+    return DATASETS[name]

@@ -1,0 +1,167 @@
+"""Word vectors: downloaded, read from a file, trained on the texts at hand, or random.
+
+Every source ends as the same `.safetensors` file: `words` (UTF-8 bytes, one word a line) and `vectors` (words, E).
+"""
+
+import gzip
+import io
+import lzma
+import shutil
+import urllib.request
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skimrnn.data.tokens import read_tokens
+from skimrnn.errors import UserError, explain_os_errors
+from skimrnn.files import atomic_path, read_json, read_tensors, write_tensors
+
+GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
+"""GloVe 6B (Wikipedia 2014 + Gigaword 5): 400,000 lower-cased words in 50, 100, 200 and 300 dimensions."""
+
+Vectors = NDArray[np.float32]
+
+
+def write_vectors(path: Path, words: Sequence[str], vectors: Vectors) -> None:
+    """Write words and their vectors (words, E) to one file."""
+    text = np.frombuffer("\n".join(words).encode(), np.uint8).copy()
+    write_tensors(path, {"words": torch.from_numpy(text), "vectors": torch.from_numpy(vectors)})
+
+
+def read_vectors(path: Path) -> tuple[list[str], Vectors]:
+    """Read what `write_vectors` wrote."""
+    tensors, _ = read_tensors(path)
+    text = bytes(tensors["words"].numpy()).decode()
+    return (text.split("\n") if text else []), tensors["vectors"].numpy()
+
+
+def download_glove(dimension: int, cache: Path) -> tuple[list[str], Vectors]:
+    """GloVe 6B vectors of `dimension`; the archive is kept at `cache` (862 MB) so that it is downloaded once."""
+    if not cache.is_file():
+        try:
+            with (
+                atomic_path(cache) as temporary,
+                urllib.request.urlopen(GLOVE_URL, timeout=60) as response,
+                temporary.open("wb") as file,
+            ):
+                shutil.copyfileobj(response, file, 1 << 20)
+        except (OSError, UserError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise UserError(
+                f"cannot download {GLOVE_URL}: {reason}: check the network and the disk, "
+                "or set vectors.source to file (with vectors.path) or corpus"
+            ) from error
+    member = f"glove.6B.{dimension}d.txt"
+    try:
+        with zipfile.ZipFile(cache) as archive, archive.open(member) as file:
+            return _parse_glove(io.TextIOWrapper(file, "utf-8"), dimension, f"{cache}:{member}")
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{cache}: truncated or not a zip archive: delete it and run again") from error
+    except KeyError as error:
+        raise UserError(f"{cache}: no {member}: GloVe 6B has 50, 100, 200 and 300 dimensions") from error
+
+
+def load_vector_file(path: Path, dimension: int) -> tuple[list[str], Vectors]:
+    """Vectors from a GloVe-format text (`.txt`, `.gz` or `.xz`) or from an `.npz`.
+
+    The `.npz` holds `words` and either `vectors` (words, E) or, quantised to 8 bits, `q` (words, E) and `scale`
+    (words), the largest absolute component: a vector is `q * scale / 127`.
+    """
+    with explain_os_errors("read", path):
+        if path.suffix == ".npz":
+            return _parse_npz(path, dimension)
+        try:
+            with _open_text(path) as file:
+                return _parse_glove(file, dimension, str(path))
+        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: truncated or not a text of word vectors: copy the file again") from error
+
+
+def train_vectors(
+    token_folders: Sequence[Path], dimension: int, window: int, epochs: int, min_count: int, seed: int
+) -> tuple[list[str], Vectors]:
+    """Skip-gram vectors (word2vec) of the train and unlabelled texts in `token_folders`; never of validation or test.
+
+    One worker thread, because with several the result is not the same twice.
+    """
+    from gensim.models import Word2Vec  # Imported here: only this source needs it.
+
+    texts: list[list[str]] = []
+    for folder in token_folders:
+        unlabelled = read_json(folder / "manifest.json")["unlabelled"]
+        for split in ["train", *([unlabelled] if unlabelled else [])]:
+            texts.extend(read_tokens(folder / f"{split}.parquet")[0])
+    model = Word2Vec(
+        texts,
+        vector_size=dimension,
+        window=window,
+        epochs=epochs,
+        min_count=min_count,
+        sg=1,
+        seed=seed,
+        workers=1,
+    )
+    return list(model.wv.index_to_key), model.wv.vectors.astype(np.float32)
+
+
+def vectors_for(
+    vocabulary: Sequence[str], words: Sequence[str], vectors: Vectors, seed: int
+) -> tuple[Vectors, NDArray[np.bool_]]:
+    """The vectors (V, E) of a vocabulary, and which of its words have one (V).
+
+    The other words get normal noise of the known vectors' own spread, in an order that the seed fixes.
+    """
+    index = {word: position for position, word in enumerate(words)}
+    rows = np.array([index.get(word, -1) for word in vocabulary])
+    known = rows >= 0
+    spread = float(vectors.std()) if len(words) else 0.1
+    table = np.random.default_rng(seed).normal(0, spread, (len(vocabulary), vectors.shape[1])).astype(np.float32)
+    table[known] = vectors[rows[known]]
+    return table, known
+
+
+def _open_text(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def _parse_glove(lines: Iterable[str], dimension: int, place: str) -> tuple[list[str], Vectors]:
+    words, rows = [], []
+    for number, line in enumerate(lines, 1):
+        word, *values = line.rstrip("\n").rsplit(" ", dimension)
+        if len(values) != dimension:
+            raise UserError(
+                f"{place}, line {number}: {len(values)} numbers where {dimension} are needed: "
+                "set vectors.dimension to the file's, or copy the file again"
+            )
+        try:
+            rows.append(np.array(values, np.float32))
+        except ValueError as error:
+            raise UserError(f"{place}, line {number}: not a number: copy the file again") from error
+        words.append(word)
+    if not words:
+        raise UserError(f"{place}: no word vectors in it: copy the file again")
+    return words, np.stack(rows)
+
+
+def _parse_npz(path: Path, dimension: int) -> tuple[list[str], Vectors]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            words = [str(word) for word in arrays["words"]]
+            if "vectors" in arrays:
+                vectors = arrays["vectors"].astype(np.float32)
+            else:
+                vectors = arrays["q"].astype(np.float32) * (arrays["scale"].astype(np.float32)[:, None] / 127)
+    except (KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{path}: needs arrays words and vectors, or words, q and scale: {error}") from error
+    if vectors.shape != (len(words), dimension):
+        raise UserError(f"{path}: vectors of shape {vectors.shape} where ({len(words)}, {dimension}) is needed")
+    return words, vectors

@@ -1,0 +1,34 @@
+"""The one exception that means "the user can fix this"."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """Bad input or a broken environment: one line that says what, where and what to do.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
+    errno.EROFS: "the file system is read-only: choose a folder that can be written",
+    errno.EACCES: "permission denied: check the permissions or choose another folder",
+    errno.EPERM: "permission denied: check the permissions or choose another folder",
+    errno.ENOENT: "no such file or folder: check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
+    errno.EISDIR: "this is a folder, a file is needed: check the path",
+}
+
+
+@contextmanager
+def explain_os_errors(action: str, path: object) -> Iterator[None]:
+    """Turn an `OSError` inside the block into a `UserError` that names the action and the path."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise UserError(f"cannot {action} {path}: {advice}") from error

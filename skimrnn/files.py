@@ -1,0 +1,115 @@
+"""Reading and writing files: atomic writes, digests, JSON and safetensors."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as tensors_to_bytes
+
+from skimrnn.errors import UserError, explain_os_errors
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` and rename it to `path` when the block succeeds.
+
+    A reader sees the old file or the whole new one, never a part; a failed block leaves nothing behind.
+    """
+    path = Path(path)
+    with explain_os_errors("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, as UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON that is the same for equal values; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON value; a missing or malformed file is a `UserError`."""
+    with explain_os_errors("read", path):
+        text = Path(path).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON (line {error.lineno}): delete it and make it again") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors (and text metadata) to one safetensors file, atomically."""
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, tensors_to_bytes(contiguous, dict(metadata) if metadata else None))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file (memory-mapped)."""
+    with explain_os_errors("read", path):
+        if not Path(path).is_file():
+            raise UserError(f"cannot read {path}: no such file: run the step that makes it")
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = file.keys()
+                return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+        except SafetensorError as error:
+            raise UserError(f"{path}: truncated or not a safetensors file: delete it and make it again") from error
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table to a parquet file, atomically."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read a parquet file; a missing or truncated one is a `UserError`."""
+    with explain_os_errors("read", path):
+        if not Path(path).is_file():
+            raise UserError(f"cannot read {path}: no such file: run the step that makes it, or copy it there")
+        try:
+            return pq.read_table(path)
+        except pa.ArrowException as error:
+            raise UserError(f"{path}: truncated or not a parquet file: delete it and fetch or make it again") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with explain_os_errors("read", path), Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON value, the same for equal values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

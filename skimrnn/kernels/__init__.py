@@ -1,0 +1,1 @@
+"""One sequence of each recurrent cell: the reference, and the fast paths that are held to it."""

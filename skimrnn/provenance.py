@@ -1,0 +1,102 @@
+"""Where a number came from: digests of the code, the git commit, package versions, the hardware."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+PACKAGE = Path(__file__).parent
+_RECORDED_PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "pyarrow")
+
+
+class Environment(BaseModel):
+    """The code and the machine that made a record."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    git_commit: str | None
+    git_dirty: bool | None
+    code_digest: str
+    python: str
+    packages: dict[str, str]
+    cpu: str
+    gpu: str | None
+    threads: int
+
+
+@cache
+def code_digest(*parts: str) -> str:
+    """SHA-256 over the source files of parts of the package: `training`, `files.py`, ...
+
+    The rules of the workflow take it as a parameter, so that editing a part re-runs the rules that use it.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        root = PACKAGE / part
+        assert root.exists(), root
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                content = path.read_bytes()
+                digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+TRAINING_CODE = (
+    "config.py",
+    "files.py",
+    "data/batches.py",
+    "data/prepare.py",
+    "kernels",
+    "layers",
+    "models",
+    "training",
+)
+"""The parts of the package that decide what a training run gives."""
+
+
+def environment() -> Environment:
+    """Describe the code and the machine of this process."""
+    commit, dirty = _git_state()
+    return Environment(
+        git_commit=commit,
+        git_dirty=dirty,
+        code_digest=code_digest(*TRAINING_CODE),
+        python=platform.python_version(),
+        packages={name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES},
+        cpu=_cpu_name(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    """The commit of the checkout that the package lies in, and whether tracked files differ from it."""
+
+    def git(*arguments: str) -> str:
+        # Optional locks off: asking must not write to a repository that somebody else may be using.
+        command = ["git", "--no-optional-locks", "-C", str(PACKAGE), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        root = Path(git("rev-parse", "--show-toplevel"))
+        if root != PACKAGE.parent:
+            return None, None  # Installed inside somebody else's repository.
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", "skimrnn"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    except OSError:
+        pass
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"

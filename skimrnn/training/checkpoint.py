@@ -1,0 +1,72 @@
+"""One file that holds all a killed run needs to go on as if it had not been killed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skimrnn.errors import UserError
+from skimrnn.files import read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, apart from its tensors."""
+
+    step: int
+    best_step: int
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+def save_checkpoint(
+    path: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Adam,
+    best: dict[str, Tensor],
+    progress: Progress,
+) -> None:
+    """Write weights, best weights, Adam's moments, the random state and the progress, atomically.
+
+    `identity` is a digest of all that decides the run (config, data, code).
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
+    tensors["random"] = torch.get_rng_state()
+    write_tensors(path, tensors, {"identity": identity, "progress": json.dumps(vars(progress))})
+
+
+def load_checkpoint(
+    path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Adam
+) -> tuple[dict[str, Tensor], Progress] | None:
+    """Restore what `save_checkpoint` wrote and give the best weights and the progress.
+
+    None where there is no checkpoint, or only one of another config, data or code.
+    """
+    if not path.exists():
+        return None
+    tensors, metadata = read_tensors(path)
+    if metadata.get("identity") != identity:
+        return None
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition(".")
+        if group in groups:
+            groups[group][rest] = tensor
+    try:
+        model.load_state_dict(groups["model"])
+        optimizer_state = optimizer.state_dict()
+        for name, tensor in groups["adam"].items():
+            index, _, key = name.partition(".")
+            optimizer_state["state"].setdefault(int(index), {})[key] = tensor
+        optimizer.load_state_dict(optimizer_state)
+        torch.set_rng_state(tensors["random"])
+        return groups["best"], Progress(**json.loads(metadata["progress"]))
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a checkpoint of this run: delete it and train again") from error

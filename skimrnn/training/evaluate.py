@@ -1,0 +1,44 @@
+"""What a classifier scores on a split, with hard decisions."""
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch.nn import functional
+
+from skimrnn.data.batches import evaluation_batches
+from skimrnn.data.prepare import Split
+from skimrnn.models import Classifier
+
+_BATCH_SIZE = 128
+
+
+class Scores(BaseModel):
+    """Scores on one split. Rates are shares (0 to 1); `skim_rate` is over real tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    examples: int
+    tokens: int
+    accuracy: float
+    loss: float
+    skim_rate: float
+
+
+@torch.no_grad()
+def evaluate(model: Classifier, split: Split) -> Scores:
+    """Score `model` on every text of `split`; the loss is the mean cross-entropy of the task alone."""
+    model.eval()
+    correct, skimmed, loss = 0, 0, 0.0
+    for batch in evaluation_batches(split, _BATCH_SIZE):
+        logits, decisions = model(batch.tokens, batch.lengths)
+        correct += int((logits.argmax(dim=1) == batch.labels).sum())
+        loss += float(functional.cross_entropy(logits.double(), batch.labels, reduction="sum"))
+        if decisions is not None:
+            skimmed += int(batch.lengths.sum()) - int(decisions.read.sum())
+    tokens = len(split.tokens)
+    return Scores(
+        examples=len(split),
+        tokens=tokens,
+        accuracy=correct / len(split),
+        loss=loss / len(split),
+        skim_rate=skimmed / tokens,
+    )
