@@ -1,6 +1,6 @@
 # Tables, figures and the page: from records alone.
 
-REPORTING_CODE = code_digest("reporting", "published", "training/record.py")
+REPORTING_CODE = code_digest("reporting", "published", "data/registry.py", "training/record.py")
 
 
 rule tabulate_results:
