@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 smoke: .venv/installed
 	snakemake --cores $(CORES) --configfile config/smoke.yaml --quiet rules
-	@cat reports/smoke/classification.md
+	@python -m skimrnn table --config config/smoke.yaml --results results --output reports/smoke
 	@echo "The report: reports/smoke/index.html"
 
 test: lint
@@ -25,9 +25,9 @@ paper: .venv/installed
 
 # The paper scale's tables, figures and page from the records that are there; what was not run says so.
 report: .venv/installed
-	python -m skimrnn table --config config/paper.yaml --results results/paper --output reports/paper
-	python -m skimrnn figures --config config/paper.yaml --results results/paper --output reports/paper/figures
-	python -m skimrnn page --config config/paper.yaml --results results/paper --figures reports/paper/figures \
+	python -m skimrnn table --config config/paper.yaml --results results --output reports/paper
+	python -m skimrnn figures --config config/paper.yaml --results results --output reports/paper/figures
+	python -m skimrnn page --config config/paper.yaml --results results --figures reports/paper/figures \
 		--output reports/paper/index.html
 
 .venv/installed: requirements.lock pyproject.toml

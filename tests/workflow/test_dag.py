@@ -1,5 +1,6 @@
 """The DAG itself: what it plans, what makes it run again, and that its result does not depend on interruptions."""
 
+import json
 import os
 import re
 import shutil
@@ -75,6 +76,9 @@ def test_the_pipeline_ends_in_records_tables_figures_and_a_page(finished: Path) 
     for name in ("index.html", "classification.md", "classification.csv", "classification.tex"):
         assert (finished / "reports" / "test" / name).stat().st_size > 0
     assert list((finished / "reports" / "test" / "figures").glob("*.svg"))
+    record = json.loads((finished / "results/test/sst/skim/0.json").read_text())
+    table = (finished / "reports/test/classification.md").read_text()
+    assert f"{100 * record['test']['accuracy']:.1f} (1)" in table
 
 
 def test_a_second_run_does_nothing(finished: Path) -> None:
