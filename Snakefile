@@ -6,7 +6,9 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-if "models" not in config:  # No --configfile; a --config that overrides single values may be there.
+if (
+    "models" not in config
+):  # No --configfile; a --config that overrides single values may be there.
 
     configfile: "config/paper.yaml"
 
