@@ -6,9 +6,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-if (
-    "models" not in config
-):  # No --configfile; a --config that overrides single values may be there.
+# Without --configfile; a --config that overrides single values may still be there.
+if "models" not in config:
 
     configfile: "config/paper.yaml"
 
