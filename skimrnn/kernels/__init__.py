@@ -57,10 +57,8 @@ def skim_lstm(
     temperature: float = 1.0,
 ) -> SkimSequence:
     """Run a Skim-LSTM on the kernel in use: see `skimrnn.kernels.reference.skim_lstm`."""
-    run = cpu.skim_lstm if KERNEL == "cpu" and cpu.covers(inputs) else reference.skim_lstm
-    return run(
-        inputs, lengths, state, big, small, decision, threshold=threshold, noise=noise, temperature=temperature
-    )
+    run = cpu.skim_lstm if KERNEL == "cpu" and cpu.covers(inputs, *state) else reference.skim_lstm
+    return run(inputs, lengths, state, big, small, decision, threshold=threshold, noise=noise, temperature=temperature)
 
 
 def skim_gru(
@@ -76,7 +74,5 @@ def skim_gru(
     temperature: float = 1.0,
 ) -> SkimSequence:
     """Run a Skim-GRU on the kernel in use: see `skimrnn.kernels.reference.skim_gru`."""
-    run = cpu.skim_gru if KERNEL == "cpu" and cpu.covers(inputs) else reference.skim_gru
-    return run(
-        inputs, lengths, state, big, small, decision, threshold=threshold, noise=noise, temperature=temperature
-    )
+    run = cpu.skim_gru if KERNEL == "cpu" and cpu.covers(inputs, *state) else reference.skim_gru
+    return run(inputs, lengths, state, big, small, decision, threshold=threshold, noise=noise, temperature=temperature)

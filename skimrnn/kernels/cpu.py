@@ -33,9 +33,9 @@ def isa() -> str:
     return name
 
 
-def covers(inputs: Tensor) -> bool:
-    """Whether this kernel can run on such inputs."""
-    return inputs.dtype == torch.float32 and inputs.device.type == "cpu"
+def covers(*tensors: Tensor) -> bool:
+    """Whether this kernel can run on such tensors."""
+    return all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
 
 
 def skim_lstm(
@@ -97,12 +97,14 @@ class Folded:
 
     def __call__(self, words: Tensor, lengths: Tensor, state: State, threshold: float = 0.5) -> SkimSequence:
         """Run over `words` (T, B, int64). A plain cell reads every word."""
-        if words.numel() and not 0 <= int(words.min()) <= int(words.max()) < len(self.table):
-            raise IndexError(f"words must lie between 0 and {len(self.table) - 1}")
+        _check_shapes(words[..., None].expand(*words.shape, self._weights[0].shape[1]), lengths, state, self._weights)
+        if words.dtype != torch.int64:
+            raise TypeError(f"words must be int64, not {words.dtype}")
         return _infer(self._layer, self._weights, None, self.table, words, lengths, state, threshold)
 
 
 def _plain(cell: str, inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
+    _check_shapes(inputs, lengths, state, weights)
     sequence = _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, 0.0)
     return sequence.outputs, sequence.state
 
@@ -117,6 +119,7 @@ def _run(
     noise: Tensor | None,
     temperature: float,
 ) -> SkimSequence:
+    _check_shapes(inputs, lengths, state, weights)
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, *state, *weights))
     if noise is None and not wants_gradient and not torch.compiler.is_compiling():
         return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold)
@@ -127,6 +130,20 @@ def _run(
         cell, inputs, lengths, state[0], memory, weights, threshold, difference, temperature
     )
     return SkimSequence(outputs, (last_hidden, last_cell) if cell == "lstm" else (last_hidden,), log_p, read)
+
+
+def _check_shapes(inputs: Tensor, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
+    """What C++ gets by address must be what it believes it to be. The numbers in `lengths` are checked there."""
+    width, hidden_size = weights[0].shape[1], weights[1].shape[1]
+    batch = inputs.shape[1]
+    assert inputs.shape[2] == width, (inputs.shape, width)
+    assert all(s.shape == (batch, hidden_size) for s in state), [s.shape for s in state]
+    assert lengths.shape == (batch,) and lengths.dtype == torch.int64 and lengths.device.type == "cpu", lengths
+    assert covers(*weights, *state), "float32 tensors on the CPU are wanted"
+    for first in range(0, len(weights), 4):
+        rows = len(weights[first])
+        shapes = [(rows, width), (rows, hidden_size), (rows,), (rows,)]
+        assert [weight.shape for weight in weights[first : first + 4]] == shapes, [w.shape for w in weights]
 
 
 def _logit(threshold: float) -> float:
@@ -144,7 +161,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 class _Packed(NamedTuple):
-    layer: Any  # _cpu.Layer
+    layer: _cpu.Layer
     isa: str
     weights: list[Any]  # weak references
     versions: list[int]
@@ -153,7 +170,7 @@ class _Packed(NamedTuple):
 _packs: Any = WeakIdKeyDictionary()  # by the big cell's hidden weights
 
 
-def _packed(cell: str, weights: Sequence[Tensor]) -> Any:
+def _packed(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
     """The packed weights, from the last call if they have not changed since.
 
     A change is seen by torch's version counter: all in-place operations and optimisers move it, but not writes
@@ -176,7 +193,7 @@ def _packed(cell: str, weights: Sequence[Tensor]) -> Any:
     return layer
 
 
-def _pack(cell: str, weights: Sequence[Tensor]) -> Any:
+def _pack(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
     """Pack four tensors of a plain cell, or twelve of a skimming layer, for the instruction set in use."""
     arrays = [weight.detach().contiguous() for weight in weights]
     hidden_size, input_size = arrays[1].shape[1], arrays[0].shape[1]
@@ -191,7 +208,7 @@ def _pack(cell: str, weights: Sequence[Tensor]) -> Any:
 
 
 def _infer(
-    layer: Any,
+    layer: _cpu.Layer,
     weights: Sequence[Tensor],
     inputs: Tensor | None,
     table: Tensor | None,
@@ -219,6 +236,7 @@ def _infer(
             batch,
             _address(inputs),
             _address(table),
+            0 if table is None else len(table),
             _address(words),
             _address(lengths),
             _address(state[0]),
@@ -348,11 +366,12 @@ def _forward(
     padded = -(-hidden.shape[1] // layer.lanes) * layer.lanes
     gates = inputs.new_empty(*inputs.shape[:2], layer.row_size)
     cells = inputs.new_empty((*inputs.shape[:2], padded) if memory is not None else 0)
-    arrays = [None if t is None else t.contiguous() for t in (inputs, lengths, hidden, memory, noise)]
+    noise = None if noise is None else noise.contiguous()
+    arrays = [None if t is None else t.contiguous() for t in (inputs, lengths, hidden, memory)]
     layer.forward(
-        _batch(*arrays[:4], threshold),
+        _batch(inputs.shape, arrays, threshold),
         _cpu.results(*map(_address, results)),
-        _cpu.tape(_address(arrays[4]), temperature, _address(gates), _address(cells)),
+        _cpu.tape(_address(noise), temperature, _address(gates), _address(cells)),
     )
     return (*results, gates, cells)  # type: ignore[return-value]
 
@@ -399,15 +418,25 @@ def _backward(
     layer = _pack(cell, weights)
     d_gates, d_first_hidden = torch.empty_like(gates), torch.empty_like(hidden)
     d_first_cell = torch.empty_like(hidden if memory is not None else cells)
-    arrays = [None if t is None else t.contiguous() for t in (lengths, hidden, memory, outputs)]
-    gradients = [None if t is None else t.contiguous() for t in (d_outputs, d_hidden, d_cell, d_log_p)]
+    arrays = [None if t is None else t.contiguous() for t in (outputs, lengths, hidden, memory)]
     if memory is None:
-        gradients[2] = None
+        d_cell = None
+    d_outputs, d_hidden, d_cell, d_log_p = (
+        None if t is None else t.contiguous() for t in (d_outputs, d_hidden, d_cell, d_log_p)
+    )
     layer.backward(
-        _batch(arrays[3], *arrays[:3], 0.5),
-        _cpu.results(_address(arrays[3]), 0, 0, _address(log_p), 0),
+        _batch(outputs.shape, arrays, 0.5),
+        _cpu.results(_address(arrays[0]), 0, 0, _address(log_p), 0),
         _cpu.tape(_address(gates if relaxed else None), temperature, _address(gates), _address(cells)),
-        _cpu.gradients(*map(_address, gradients), _address(d_gates), _address(d_first_hidden), _address(d_first_cell)),
+        _cpu.gradients(
+            _address(d_outputs),
+            _address(d_hidden),
+            _address(d_cell),
+            _address(d_log_p),
+            _address(d_gates),
+            _address(d_first_hidden),
+            _address(d_first_cell),
+        ),
     )
     return d_gates, d_first_hidden, d_first_cell
 
@@ -434,18 +463,19 @@ def _(
     return torch.empty_like(gates), torch.empty_like(hidden), first_cell
 
 
-def _batch(
-    inputs: Tensor | None, lengths: Tensor | None, hidden: Tensor | None, memory: Tensor | None, threshold: float
-) -> Any:
-    assert inputs is not None
+def _batch(shape: torch.Size, arrays: Sequence[Tensor | None], threshold: float) -> _cpu.Batch:
+    """A batch of `shape` (T, B, ...) from inputs, lengths, h_0 and c_0."""
+    inputs, lengths, hidden, memory = map(_address, arrays)
     return _cpu.batch(
-        *inputs.shape[:2],
-        _address(inputs),
+        shape[0],
+        shape[1],
+        inputs,
         0,
         0,
-        _address(lengths),
-        _address(hidden),
-        _address(memory),
+        0,
+        lengths,
+        hidden,
+        memory,
         _logit(threshold),
         torch.get_num_threads(),
     )

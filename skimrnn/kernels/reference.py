@@ -119,7 +119,7 @@ def _run(
     noise: Tensor | None,
     temperature: float,
 ) -> SkimSequence:
-    """Decide and mix at each token; `step` gives the big cell's state, the small cell's (B, S) and the logits (B, 2)."""
+    """Decide and mix at each token; `step` gives the big state, the small one (B, S each) and the logits (B, 2)."""
     states, log_probabilities, reads = [], [], []
     for position, projected_step in enumerate(projected.unbind()):
         read_state, small_state, logits = step(projected_step, state)

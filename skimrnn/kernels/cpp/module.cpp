@@ -94,8 +94,18 @@ std::unique_ptr<Layer> make(const std::string& isa, bool gru, int input, int hid
   throw nb::value_error(("instruction set not built, or not supported by this CPU: " + isa).c_str());
 }
 
-Batch make_batch(int64_t steps, int64_t sequences, Address inputs, Address table, Address words, Address lengths,
-                 Address hidden, Address cell, float threshold, int threads) {
+Batch make_batch(int64_t steps, int64_t sequences, Address inputs, Address table, int64_t table_rows, Address words,
+                 Address lengths, Address hidden, Address cell, float threshold, int threads) {
+  for (int64_t n = 0; n < sequences; ++n) {
+    const int64_t length = pointer<int64_t>(lengths)[n];
+    if (length <= 0)  // Torch's words.
+      throw std::runtime_error(
+          "Length of all samples has to be greater than 0, but found an element in 'lengths' that is <= 0");
+    if (length > steps) throw std::runtime_error("a length is greater than the number of steps");
+  }
+  for (int64_t n = 0; table && n < steps * sequences; ++n)
+    if (const int64_t word = pointer<int64_t>(words)[n]; word < 0 || word >= table_rows)
+      throw nb::index_error("a word is not in the table");
   return {steps,
           sequences,
           pointer<float>(inputs),
