@@ -523,7 +523,14 @@ class Engine final : public Layer {
   void forward_tracks(const Batch& batch, const Results& results, const Tape& tape, Track* tracks, int count) const {
     Buffer lists_memory(2 * int64_t(count) + 16);
     Track** active_tracks = reinterpret_cast<Track**>(lists_memory.at(0));
-    for (int n = 0; n < count; ++n) active_tracks[n] = &tracks[n];
+    for (int n = 0; n < count; ++n) {
+      active_tracks[n] = &tracks[n];
+      for (int64_t past = tracks[n].length; past < batch.steps; ++past) {
+        const int64_t empty = past * batch.sequences + tracks[n].sequence;
+        clear(tape.gates + empty * row_size(), row_size());
+        if (Cell::has_cell) clear(tape.cells + empty * padded_, padded_);
+      }
+    }
     int active = count;
     for (int64_t t = 0; t < tracks[0].length; ++t) {
       while (tracks[active - 1].length <= t) --active;
@@ -533,6 +540,7 @@ class Engine final : public Layer {
         track.input = batch.inputs + token * sizes_.input;
         track.gates = tape.gates + token * row_size();
         if (Cell::has_cell) track.saved_cell = tape.cells + token * padded_;
+        clear(track.gates + decision_offset_, kLanes);
         if (!sizes_.skims) continue;
         const float margin = decision_.add_hiddens(decision_.project(track.input), track.hidden);
         write_log_p(margin, results.log_p + 2 * token);
