@@ -221,7 +221,11 @@ struct PackedDecision {
   float bias = 0;
 
   float project(const float* row) const { return bias + dot(input.at(0), row, inputs); }
-  float add_hiddens(float projected, const float* row) const { return projected + dot(hidden.at(0), row, hiddens); }
+  // Infinite logits have no softmax (inf - inf): the reference's NaN.
+  float margin(float projected, const float* row) const {
+    const float sum = projected + dot(hidden.at(0), row, hiddens);
+    return isinf(sum) ? NAN : sum;
+  }
 
  private:
   static float dot(const float* weights, const float* row, int count) {
@@ -463,7 +467,7 @@ class Engine final : public Layer {
         bool read = true;
         if (sizes_.skims) {
           const float projected = row ? row[small_.row_size()] : decision_.project(track.input);
-          const float margin = decision_.add_hiddens(projected, track.hidden);
+          const float margin = decision_.margin(projected, track.hidden);
           read = margin > batch.threshold;
           results.read[token] = read;
           write_log_p(margin, results.log_p + 2 * token);
@@ -542,7 +546,7 @@ class Engine final : public Layer {
         if (Cell::has_cell) track.saved_cell = tape.cells + token * padded_;
         clear(track.gates + decision_offset_, kLanes);
         if (!sizes_.skims) continue;
-        const float margin = decision_.add_hiddens(decision_.project(track.input), track.hidden);
+        const float margin = decision_.margin(decision_.project(track.input), track.hidden);
         write_log_p(margin, results.log_p + 2 * token);
         results.read[token] = margin > batch.threshold;
         track.share = results.read[token];
