@@ -14,7 +14,10 @@ from skimrnn.errors import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Verb = TypeVar("Verb", bound=Callable[..., None])
-ConfigOption = Annotated[Path, typer.Option("--config", help="YAML file of the scale, such as config/paper.yaml.")]
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", envvar="SKIMRNN_CONFIG", help="YAML file of the scale, such as config/paper.yaml."),
+]
 DatasetOption = Annotated[str, typer.Option(help="Name of the dataset, such as sst.")]
 ModelOption = Annotated[str, typer.Option(help="Name of the model in the config.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the run.")]

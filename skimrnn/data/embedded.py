@@ -7,7 +7,6 @@ and filler words say nothing about it.
 
 import zlib
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +36,6 @@ class Lexicon:
         return frozenset(word for words in self.cues for word in words)
 
 
-@cache
 def lexicon(dataset: Dataset) -> Lexicon:
     """The words of the embedded stand-in of `dataset`; the same on every machine."""
     random = np.random.default_rng([_seed(dataset), 0])

@@ -83,7 +83,7 @@ def prepare_dataset(
     index = {word: number for number, word in enumerate(vocabulary)}
 
     table, known = vectors_for(vocabulary, *read_vectors(vectors_file), settings.seed)
-    table[PADDING] = 0
+    table[[PADDING, UNKNOWN]] = 0
     known[[PADDING, UNKNOWN]] = False
     write_tensors(folder / "vectors.safetensors", {"vectors": torch.from_numpy(table)})
     write_json(folder / "vocabulary.json", vocabulary)

@@ -114,14 +114,17 @@ def vectors_for(
 ) -> tuple[Vectors, NDArray[np.bool_]]:
     """The vectors (V, E) of a vocabulary, and which of its words have one (V).
 
-    The other words get normal noise of the known vectors' own spread, in an order that the seed fixes.
+    The other words start at zero, which says nothing: noise there would be noise at test time too, in the vector of
+    unknown words, which training never sees. Without any vectors (source `random`) all words get normal noise.
     """
     index = {word: position for position, word in enumerate(words)}
     rows = np.array([index.get(word, -1) for word in vocabulary])
     known = rows >= 0
-    spread = float(vectors.std()) if len(words) else 0.1
-    table = np.random.default_rng(seed).normal(0, spread, (len(vocabulary), vectors.shape[1])).astype(np.float32)
-    table[known] = vectors[rows[known]]
+    table = np.zeros((len(vocabulary), vectors.shape[1]), np.float32)
+    if len(words):
+        table[known] = vectors[rows[known]]
+    else:
+        table[:] = np.random.default_rng(seed).normal(0, 0.1, table.shape)
     return table, known
 
 

@@ -1,0 +1,33 @@
+# Neural Speed Reading via Skim-RNN: the paper as a DAG.
+#
+#   snakemake --cores 8                                     the paper's grid (config/paper.yaml)
+#   snakemake --cores 2 --configfile config/smoke.yaml      the same rules on small embedded corpora
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if "scale" not in config:
+
+    configfile: "config/paper.yaml"
+
+
+# Used with `--software-deployment-method apptainer` alone; otherwise rules run in the environment that snakemake runs in.
+container: "docker://python:3.11-bookworm"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        f"reports/{SCALE}/index.html",
+        f"reports/{SCALE}/classification.md",

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from skimrnn.data.registry import DATASETS
+from skimrnn.data.tokens import carve, read_tokens, split_spaces, split_treebank, tokenise_dataset
+from skimrnn.files import write_json, write_parquet
+
+
+def test_treebank_tokens() -> None:
+    text = "It isn't bad.<br /><br />In fact, it's GREAT! (See it.)"
+    expected = ["it", "is", "n't", "bad", ".", "in", "fact", ",", "it", "'s", "great", "!", "(", "see", "it", ".", ")"]
+    assert split_treebank(text).split(" ") == expected
+
+
+def test_tokenised_texts_are_split_at_spaces_alone() -> None:
+    assert split_spaces("  It is n't   bad .\n") == "it is n't bad ."
+
+
+@pytest.mark.parametrize(("rows", "size"), [(25_000, 3_857), (120_000, 18_149), (41_664, 6_301), (10, 3)])
+def test_carving_takes_exactly_the_papers_rows_and_keeps_the_mix(rows: int, size: int) -> None:
+    labels = np.random.default_rng(rows).integers(0, 4, rows)
+    table = pa.table({"tokens": [str(i) for i in range(rows)], "label": labels})
+    rest, carved = carve(table, size / rows, seed=0)
+    assert carved.num_rows == size
+    assert sorted(rest["tokens"].to_pylist() + carved["tokens"].to_pylist()) == sorted(table["tokens"].to_pylist())
+    for label in range(4):
+        share = (labels == label).sum() * size / rows
+        assert abs((carved["label"].to_numpy() == label).sum() - share) < 1
+    assert carved.equals(carve(table, size / rows, seed=0)[1])
+    assert not carved.equals(carve(table, size / rows, seed=1)[1])
+
+
+def test_a_text_without_tokens_becomes_one_token(tmp_path: Path) -> None:
+    dataset = DATASETS["sst"]
+    for split in dataset.rows:
+        write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": ["  ", "a film"], "label": [0, 1]}))
+    write_json(tmp_path / "manifest.json", {})
+    tokenise_dataset(dataset, tmp_path, tmp_path / "tokens", seed=0)
+    assert read_tokens(tmp_path / "tokens" / "test.parquet") == ([["<empty>"], ["a", "film"]], [0, 1])
+
+
+def test_more_processes_give_the_same_tokens(tmp_path: Path) -> None:
+    dataset = DATASETS["imdb"]
+    texts = [f"No, {i}." for i in range(10_001)]
+    for split, rows in {"train": 10_001, "test": 10, "unsupervised": 10}.items():
+        write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": texts[:rows], "label": [0] * rows}))
+    write_json(tmp_path / "manifest.json", {})
+    for processes in (1, 2):
+        tokenise_dataset(dataset, tmp_path, tmp_path / str(processes), seed=0, processes=processes)
+    for split in ("train", "validation", "test", "unsupervised"):
+        assert read_tokens(tmp_path / "1" / f"{split}.parquet") == read_tokens(tmp_path / "2" / f"{split}.parquet")

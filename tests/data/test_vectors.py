@@ -1,0 +1,96 @@
+"""Every file format gives the same vectors; a malformed one gives one clear line."""
+
+import gzip
+import lzma
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skimrnn.data import vectors as vectors_module
+from skimrnn.data.vectors import download_glove, load_vector_file, train_vectors
+from skimrnn.errors import UserError
+
+TEXT = "the 0.5 -1 2\n, 1 2 3\n. . . 4 5 6\n"
+WORDS, TABLE = ["the", ",", ". . ."], np.array([[0.5, -1, 2], [1, 2, 3], [4, 5, 6]], np.float32)
+
+
+def write(path: Path) -> Path:
+    if path.suffix == ".npz":
+        np.savez(path, words=np.array(WORDS), vectors=TABLE)
+    else:
+        {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)(path, "wb").write(TEXT.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["v.txt", "v.txt.gz", "v.txt.xz", "v.npz"])
+def test_every_format_gives_the_same(name: str, tmp_path: Path) -> None:
+    words, table = load_vector_file(write(tmp_path / name), 3)
+    assert words == WORDS
+    assert np.array_equal(table, TABLE)
+
+
+def test_quantised_vectors(tmp_path: Path) -> None:
+    scale = np.abs(TABLE).max(axis=1)
+    quantised = np.round(TABLE / scale[:, None] * 127).astype(np.int8)
+    np.savez(tmp_path / "v.npz", words=np.array(WORDS), q=quantised, scale=scale)
+    words, table = load_vector_file(tmp_path / "v.npz", 3)
+    assert words == WORDS
+    np.testing.assert_allclose(table, TABLE, atol=float(scale.max()) / 127 / 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("the 0.5 -1 2\nof 1 2\n", "line 2: 2 numbers where 3 are needed"),
+        ("the 0.5 -1 two\n", "line 1: not a number"),
+        ("", "no word vectors in it"),
+    ],
+)
+def test_malformed_text(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_vector_file(tmp_path / "v.txt", 3)
+
+
+@pytest.mark.parametrize("name", ["v.txt.gz", "v.txt.xz", "v.npz"])
+def test_truncated_files(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / name)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=name):
+        load_vector_file(path, 3)
+
+
+def test_a_missing_file_and_a_wrong_dimension(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*v\.txt: no such file"):
+        load_vector_file(tmp_path / "v.txt", 3)
+    with pytest.raises(UserError, match=r"vectors of shape \(3, 3\) where \(3, 5\) is needed"):
+        load_vector_file(write(tmp_path / "v.npz"), 5)
+
+
+def test_glove_archive_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "release.zip", "w") as archive:
+        archive.writestr("glove.6B.3d.txt", TEXT)
+    monkeypatch.setattr(vectors_module, "GLOVE_URL", (tmp_path / "release.zip").as_uri())
+    assert download_glove(3, tmp_path / "cache.zip")[0] == WORDS
+    (tmp_path / "release.zip").unlink()
+    assert download_glove(3, tmp_path / "cache.zip")[0] == WORDS
+    with pytest.raises(UserError, match=r"no glove\.6B\.7d\.txt"):
+        download_glove(7, tmp_path / "cache.zip")
+
+
+def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors_module, "GLOVE_URL", "http://127.0.0.1:9/glove.6B.zip")
+    with pytest.raises(UserError, match=r"cannot download http://127.* check the network .* vectors\.source"):
+        download_glove(100, tmp_path / "cache.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trained_vectors_are_the_same_twice(prepared, tmp_path: Path) -> None:
+    tokens = [prepared.folder.parent / "tokens"]
+    words, table = train_vectors(tokens, 10, 5, 1, 1, seed=0)
+    again_words, again = train_vectors(tokens, 10, 5, 1, 1, seed=0)
+    assert words == again_words
+    assert np.array_equal(table, again)
+    assert not np.array_equal(table, train_vectors(tokens, 10, 5, 1, 1, seed=1)[1])

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from skimrnn.config import Config, read_config
+from skimrnn.errors import UserError
+from skimrnn.files import read_json
+from tests.conftest import ROOT
+
+SMOKE = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+
+
+def changed(path: str, value: object) -> dict:
+    """The smoke config with one value changed; the path's parts are joined by '/'."""
+    config = yaml.safe_load(yaml.safe_dump(SMOKE))
+    *parents, last = path.split("/")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    return config
+
+
+@pytest.mark.parametrize("name", ["paper", "smoke"])
+def test_both_scales_are_valid_and_have_the_papers_rows(name: str) -> None:
+    config = read_config(ROOT / "config" / f"{name}.yaml")
+    rows = [(getattr(model, "small_size", None), getattr(model, "gamma", None)) for model in config.models.values()]
+    assert rows == [(None, None), (5, 0.01), (10, 0.01), (5, 0.02), (10, 0.02)]
+    assert {model.hidden_size for model in config.models.values()} == {100}
+
+
+def test_the_paper_scale_is_the_papers_recipe() -> None:
+    config = read_config(ROOT / "config" / "paper.yaml")
+    training = config.training
+    assert (training.learning_rate, training.patience) == (1e-4, 3000)
+    assert (training.temperature_decay, training.temperature_floor) == (1e-4, 0.5)
+    sizes = {name: dataset.batch_size for name, dataset in config.datasets.items()}
+    assert sizes == {"sst": 32, "rotten_tomatoes": 32, "imdb": 128, "ag_news": 128}
+
+
+def test_the_schema_file_is_generated_from_the_model() -> None:
+    schema = read_json(ROOT / "workflow" / "schemas" / "config.schema.json")
+    assert schema == Config.model_json_schema(), "run: python -m skimrnn schema"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("trainings", {}, "trainings: unknown key"),
+        ("training/learning_rat", 1, r"training\.learning_rat: unknown key"),
+        ("datasets/sst3", {"batch_size": 1}, "datasets: unknown dataset sst3: choose among sst, rotten_tomatoes"),
+        ("models/lstm/architecture", "gru", r"models\.lstm: .*'lstm', 'skim_lstm'"),
+        ("models/skim-5-0.01/small_size", 101, "small_size 101 is larger than hidden_size 100"),
+        ("models/skim-5-0.01/gamma", -0.1, r"gamma: Input should be greater than or equal to 0"),
+        ("models/skim-5-0.01/gamma", float("nan"), r"gamma: Input should be .*"),
+        ("training/learning_rate", 0, "learning_rate: Input should be greater than 0"),
+        ("seeds", [], "seeds: List should have at least 1 item"),
+        ("seeds", [1, 1], "seeds: seeds must be distinct"),
+        ("data/source", "mirror", "data: source is mirror, so mirror must name its folder"),
+        ("vectors/source", "file", "vectors: source is file, so path must name it"),
+        ("scale", "../x", "scale: String should match pattern"),
+        ("models/..%2fx", {"architecture": "lstm", "hidden_size": 3}, "becomes a folder"),
+    ],
+)
+def test_mistakes_are_named(path: str, value: object, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed(path, value)))
+    with pytest.raises(UserError, match=rf"mine\.yaml: .*{message}"):
+        read_config(tmp_path / "mine.yaml")
+
+
+def test_unknown_models_list_the_known_ones() -> None:
+    config = read_config(ROOT / "config" / "smoke.yaml")
+    with pytest.raises(UserError, match="unknown model 'gru': the smoke config has lstm, skim-5-0.01"):
+        config.run("sst", "gru", 0)
+
+
+def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("scale: [")
+    with pytest.raises(UserError, match=r"mine\.yaml: not valid YAML \(line 1\)"):
+        read_config(tmp_path / "mine.yaml")
+    with pytest.raises(UserError, match=r"cannot read .*none\.yaml: no such file"):
+        read_config(tmp_path / "none.yaml")

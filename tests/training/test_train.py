@@ -1,0 +1,251 @@
+"""The training loop: the same twice, the same after a kill, honest about the test split, loud about NaN."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from skimrnn.config import Config, SkimLSTMConfig
+from skimrnn.data.batches import evaluation_batches
+from skimrnn.data.embedded import lexicon
+from skimrnn.data.prepare import Prepared
+from skimrnn.data.registry import DATASETS
+from skimrnn.errors import UserError
+from skimrnn.files import read_json, read_tensors, write_tensors
+from skimrnn.training.evaluate import evaluate
+from skimrnn.training.record import read_record, write_record
+from skimrnn.training.train import build_classifier, temperature_at, train, training_loss
+from tests.conftest import Silent, small_config
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAt(Silent):
+    """Stops the run at a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.kill_at = step
+
+    def update(self, step: int, expected_steps: int, status: str) -> None:
+        if step == self.kill_at:
+            raise Killed
+
+
+def run_to_record(config: Config, model: str, prepared: Prepared, folder: Path) -> bytes:
+    train(config.run("sst", model, 0), prepared, folder, Silent())
+    write_record(config.run("sst", model, 0), prepared, folder, folder / "0.json")
+    return (folder / "0.json").read_bytes()
+
+
+@pytest.mark.parametrize("model", ["lstm", "skim"])
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    model: str, prepared: Prepared, tmp_path: Path
+) -> None:
+    config = small_config()
+    first = run_to_record(config, model, prepared, tmp_path / "first")
+    assert run_to_record(config, model, prepared, tmp_path / "second") == first
+    train(config.run("sst", model, 1), prepared, tmp_path / "other", Silent())
+    weights = [read_tensors(tmp_path / name / "weights.safetensors")[0] for name in ("first", "second", "other")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not torch.equal(weights[0]["output.weight"], weights[2]["output.weight"])
+
+
+@pytest.mark.parametrize("step", [7, 20, 59])
+def test_a_run_that_was_cut_off_resumes_to_the_same_bytes(step: int, prepared: Prepared, tmp_path: Path) -> None:
+    config = small_config()
+    expected = run_to_record(config, "skim", prepared, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config.run("sst", "skim", 0), prepared, tmp_path / "cut", KillAt(step))
+    assert (tmp_path / "cut" / "checkpoint.safetensors").exists() == (step >= 20)
+    assert run_to_record(config, "skim", prepared, tmp_path / "cut") == expected
+
+
+def test_sigkill_at_random_points_resumes_to_the_same_bytes(prepared: Prepared, tmp_path: Path) -> None:
+    config = small_config(max_steps=300, validate_every=5)
+    expected = run_to_record(config, "skim", prepared, tmp_path / "whole")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    options = ["--config", tmp_path / "config.yaml", "--dataset", "sst", "--model", "skim", "--seed", "0"]
+    folders = ["--prepared", prepared.folder, "--output", tmp_path / "killed"]
+    command = [sys.executable, "-m", "skimrnn", "train", *map(str, [*options, *folders])]
+    random = np.random.default_rng()
+    kills = 0
+    checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
+    while kills < 3:
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+        kills += 1
+    assert not (tmp_path / "killed" / "weights.safetensors").exists()
+    assert run_to_record(config, "skim", prepared, tmp_path / "killed") == expected
+
+
+def test_a_checkpoint_of_another_config_is_not_used(prepared: Prepared, tmp_path: Path) -> None:
+    train(small_config().run("sst", "lstm", 0), prepared, tmp_path / "run", Silent())
+    other = small_config(learning_rate=0.001)
+    reporter = Silent()
+    train(other.run("sst", "lstm", 0), prepared, tmp_path / "run", reporter)
+    assert reporter.messages == ["starts anew: the checkpoint is of another config, data or code"]
+    train(other.run("sst", "lstm", 0), prepared, tmp_path / "alone", Silent())
+    assert (tmp_path / "run/training.json").read_bytes() == (tmp_path / "alone/training.json").read_bytes()
+
+
+def test_a_truncated_checkpoint_says_what_to_do(prepared: Prepared, tmp_path: Path) -> None:
+    run = small_config().run("sst", "lstm", 0)
+    train(run, prepared, tmp_path, Silent())
+    content = (tmp_path / "checkpoint.safetensors").read_bytes()
+    (tmp_path / "checkpoint.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors: truncated .* delete it"):
+        train(run, prepared, tmp_path, Silent())
+
+
+def test_training_never_opens_the_test_split(prepared: Prepared, tmp_path: Path) -> None:
+    copy = shutil.copytree(prepared.folder, tmp_path / "prepared")
+    (copy / "test.safetensors").unlink()
+    train(small_config().run("sst", "skim", 0), Prepared(copy, prepared.manifest), tmp_path / "run", Silent())
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_the_best_weights_by_validation_are_kept_and_patience_ends_the_run(prepared: Prepared, tmp_path: Path) -> None:
+    config = small_config(max_steps=2000, patience=60, validate_every=10)
+    train(config.run("sst", "lstm", 0), prepared, tmp_path, Silent())
+    training = read_json(tmp_path / "training.json")
+    accuracies = {entry["step"]: entry["validation"]["accuracy"] for entry in training["history"]}
+    assert training["stopped"] == "patience"
+    assert accuracies[training["best_step"]] == max(accuracies.values())
+    assert training["steps"] == training["best_step"] + 60
+    model = build_classifier(config.models["lstm"], prepared.vectors(), 2)
+    model.load_state_dict(read_tensors(tmp_path / "weights.safetensors")[0])
+    assert evaluate(model, prepared.split("validation")).accuracy == max(accuracies.values())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(prepared: Prepared, tmp_path: Path) -> None:
+    run = small_config().run("sst", "skim", 0)
+    with pytest.raises(Killed):
+        train(run, prepared, tmp_path / "run", KillAt(21))
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    copy = shutil.copytree(prepared.folder, tmp_path / "prepared")
+    write_tensors(copy / "vectors.safetensors", {"vectors": torch.full_like(prepared.vectors(), float("nan"))})
+    with pytest.raises(UserError, match="not finite at step 1 of test/sst/skim/0: lower"):
+        train(run, Prepared(copy, prepared.manifest), tmp_path / "other", Silent())
+    assert list((tmp_path / "other").glob("*")) == [] if (tmp_path / "other").exists() else True
+    tensors, metadata = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    tensors["model.output.weight"][0, 0] = float("nan")
+    write_tensors(tmp_path / "run" / "checkpoint.safetensors", tensors, metadata)
+    poisoned = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    assert poisoned != before
+    with pytest.raises(UserError, match="not finite at step 21 of test/sst/skim/0: .* checkpoint of step 20 is kept"):
+        train(run, prepared, tmp_path / "run", Silent())
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == poisoned
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_temperature_follows_the_paper() -> None:
+    config = small_config(temperature_decay=1e-4).training
+    assert temperature_at(0, config) == 1.0
+    assert temperature_at(1000, config) == pytest.approx(0.904837, abs=1e-6)
+    assert temperature_at(6931, config) == pytest.approx(0.5, abs=1e-4)
+    assert temperature_at(50_000, config) == 0.5
+
+
+def test_gamma_weighs_the_skim_loss(prepared: Prepared) -> None:
+    config = small_config().models["skim"]
+    assert isinstance(config, SkimLSTMConfig)
+    model = build_classifier(config, prepared.vectors(), 2).eval()
+    batch = next(evaluation_batches(prepared.split("train"), 8))
+    losses = [float(training_loss(model, batch, gamma).detach()) for gamma in (0.0, 1.0, 2.0)]
+    skim_loss = float(model(batch.tokens, batch.lengths).decisions.skim_loss().detach())
+    assert losses[1] - losses[0] == pytest.approx(skim_loss, rel=1e-5)
+    assert losses[2] - losses[0] == pytest.approx(2 * skim_loss, rel=1e-5)
+
+
+def test_padding_does_not_reach_the_scores(prepared: Prepared) -> None:
+    """The classifier's answer for a text is the same alone and beside a longer one."""
+    model = build_classifier(small_config().models["skim"], prepared.vectors(), 2).eval()
+    batch = next(evaluation_batches(prepared.split("train"), 256))
+    long = torch.nn.functional.pad(batch.tokens, (0, 30), value=5)
+    for tokens in (batch.tokens, long):
+        logits = model(tokens, batch.lengths).logits
+        for row in (0, 100, 255):
+            alone = model(tokens[row : row + 1, : batch.lengths[row]], batch.lengths[row : row + 1]).logits
+            torch.testing.assert_close(logits[row], alone[0], rtol=0, atol=1e-5)
+
+
+def test_the_record_says_what_was_run(prepared: Prepared, tmp_path: Path) -> None:
+    config = small_config()
+    run_to_record(config, "skim", prepared, tmp_path)
+    record = read_record(tmp_path / "0.json")
+    assert record.config == config.run("sst", "skim", 0)
+    assert record.data.digest == prepared.manifest["digest"]
+    assert record.test.examples == len(prepared.split("test"))
+    assert record.test.tokens == len(prepared.split("test").tokens)
+    assert 0 < record.test.skim_rate <= 1
+    text = (tmp_path / "0.json").read_text()
+    assert str(tmp_path) not in text
+    assert str(Path.cwd()) not in text
+    broken = json.loads(text)
+    broken["test"]["accuracy"] = "high"
+    (tmp_path / "0.json").write_text(json.dumps(broken))
+    with pytest.raises(UserError, match=r"0\.json: not a record of this version \(test\.accuracy"):
+        read_record(tmp_path / "0.json")
+
+
+def test_prepared_data_needs_no_data_libraries(prepared: Prepared, tmp_path: Path) -> None:
+    """Training runs where `datasets`, nltk, gensim and Snakemake cannot be imported."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(small_config(max_steps=2).model_dump(mode="json")))
+    program = f"""
+import sys
+for name in ("datasets", "nltk", "gensim", "snakemake"):
+    sys.modules[name] = None
+from skimrnn.cli import app
+app(["train", "--config", {str(tmp_path / "config.yaml")!r}, "--dataset", "sst", "--model", "skim", "--seed", "0",
+     "--prepared", {str(prepared.folder)!r}, "--output", {str(tmp_path / "run")!r}])
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_skim_lstm_skims_fillers_and_reads_cues(prepared: Prepared, tmp_path: Path) -> None:
+    """On the embedded corpus: at the LSTM's accuracy, fillers are skimmed at least twice as often as cue words."""
+    config = small_config(max_steps=400, validate_every=50)
+    models = {
+        "lstm": config.models["lstm"].model_copy(update={"hidden_size": 100}),
+        "skim": config.models["skim"].model_copy(update={"hidden_size": 100, "small_size": 5, "gamma": 0.03}),
+    }
+    config = config.model_copy(update={"models": models})
+    test = prepared.split("test")
+    trained, accuracy = {}, {}
+    for name in models:
+        train(config.run("sst", name, 0), prepared, tmp_path / name, Silent())
+        trained[name] = build_classifier(models[name], prepared.vectors(), 2).eval()
+        trained[name].load_state_dict(read_tensors(tmp_path / name / "weights.safetensors")[0])
+        accuracy[name] = evaluate(trained[name], test).accuracy
+    # Both are near 98 %; two standard errors of the difference on 800 texts are 1.4 points.
+    assert accuracy["lstm"] > 0.95
+    assert accuracy["skim"] > accuracy["lstm"] - 0.02
+
+    cues = lexicon(DATASETS["sst"]).all_cues
+    is_cue = torch.tensor([word in cues for word in read_json(prepared.folder / "vocabulary.json")])
+    skimmed, total = {True: 0, False: 0}, {True: 0, False: 0}
+    for batch in evaluation_batches(test, 128):
+        decisions = trained["skim"](batch.tokens, batch.lengths).decisions
+        real = torch.arange(len(decisions.read))[:, None] < batch.lengths
+        for kind, mask in ((True, is_cue[batch.tokens.t()]), (False, ~is_cue[batch.tokens.t()])):
+            total[kind] += int((mask & real).sum())
+            skimmed[kind] += int((mask & real & ~decisions.read).sum())
+    assert skimmed[False] / total[False] > 2 * skimmed[True] / total[True]
+    assert skimmed[False] / total[False] > 0.3

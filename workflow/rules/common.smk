@@ -1,0 +1,47 @@
+# The checked config, the grid, and what makes a rule run again.
+import os
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from skimrnn.config import parse_config
+from skimrnn.data.registry import DATASETS
+from skimrnn.errors import UserError
+from skimrnn.files import digest_of, write_text
+from skimrnn.provenance import TRAINING_CODE, code_digest
+
+try:
+    CONFIG = parse_config(config, "the workflow's config")
+except UserError as error:
+    raise WorkflowError(str(error))
+
+SCALE = CONFIG.scale
+SOURCE = CONFIG.data.source
+
+# The commands read the config, with what `--config` has overridden, from a file that is named after its content: a
+# second workflow in this folder cannot change it under the first.
+_settings = CONFIG.model_dump(mode="json")
+_config_file = Path(f"runs/{SCALE}/config-{digest_of(_settings)[:12]}.yaml")
+if not _config_file.exists():
+    write_text(_config_file, yaml.safe_dump(_settings, sort_keys=False))
+os.environ["SKIMRNN_CONFIG"] = str(_config_file)
+
+
+envvars:
+    "SKIMRNN_CONFIG",
+
+
+wildcard_constraints:
+    dataset="|".join(DATASETS),
+    model="[^/]+",
+    seed=r"\d+",
+
+
+RECORDS = expand(
+    "results/{scale}/{dataset}/{model}/{seed}.json",
+    scale=SCALE,
+    dataset=CONFIG.datasets,
+    model=CONFIG.models,
+    seed=CONFIG.seeds,
+)

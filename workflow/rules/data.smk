@@ -1,0 +1,87 @@
+# Raw texts -> tokens -> word numbers and word vectors.
+
+
+rule fetch_dataset:
+    output:
+        manifest="data/raw/{source}/{dataset}/manifest.json",
+    log:
+        "logs/fetch_dataset/{source}/{dataset}.log",
+    benchmark:
+        "benchmarks/fetch_dataset/{source}/{dataset}.tsv"
+    resources:
+        downloads=1,
+    params:
+        folder=subpath(output.manifest, parent=True),
+        code=code_digest("data/registry.py", "data/sources.py", "data/embedded.py"),
+    shell:
+        "python -m skimrnn fetch --dataset {wildcards.dataset} --output {params.folder} 2> {log}"
+
+
+rule tokenise_dataset:
+    input:
+        raw="data/raw/{source}/{dataset}/manifest.json",
+    output:
+        manifest="data/tokens/{source}/{dataset}/manifest.json",
+    log:
+        "logs/tokenise_dataset/{source}/{dataset}.log",
+    benchmark:
+        "benchmarks/tokenise_dataset/{source}/{dataset}.tsv"
+    threads: 2
+    params:
+        raw=subpath(input.raw, parent=True),
+        folder=subpath(output.manifest, parent=True),
+        seed=CONFIG.data.seed,
+        code=code_digest("data/registry.py", "data/tokens.py"),
+    shell:
+        "python -m skimrnn tokenise --dataset {wildcards.dataset} --raw {params.raw} --output {params.folder}"
+        " --processes {threads} 2> {log}"
+
+
+rule make_vectors:
+    input:
+        tokens=(
+            expand(
+                "data/tokens/{source}/{dataset}/manifest.json",
+                source=SOURCE,
+                dataset=CONFIG.datasets,
+            )
+            if CONFIG.vectors.source == "corpus"
+            else []
+        ),
+    output:
+        vectors=f"data/vectors/{SCALE}.safetensors",
+    log:
+        f"logs/make_vectors/{SCALE}.log",
+    benchmark:
+        f"benchmarks/make_vectors/{SCALE}.tsv"
+    resources:
+        mem_mb=6000,
+    params:
+        folders=lambda wildcards, input: [
+            f"--tokens {Path(path).parent}" for path in input.tokens
+        ],
+        settings=CONFIG.vectors.model_dump_json(),
+        code=code_digest("data/vectors.py"),
+    shell:
+        "python -m skimrnn vectors {params.folders} --output {output.vectors} 2> {log}"
+
+
+rule prepare_dataset:
+    input:
+        tokens=f"data/tokens/{SOURCE}/{{dataset}}/manifest.json",
+        vectors=rules.make_vectors.output.vectors,
+    output:
+        manifest=f"data/prepared/{SCALE}/{{dataset}}/manifest.json",
+    log:
+        f"logs/prepare_dataset/{SCALE}/{{dataset}}.log",
+    benchmark:
+        f"benchmarks/prepare_dataset/{SCALE}/{{dataset}}.tsv"
+    resources:
+        mem_mb=4000,
+    params:
+        tokens=subpath(input.tokens, parent=True),
+        folder=subpath(output.manifest, parent=True),
+        code=code_digest("data/prepare.py"),
+    shell:
+        "python -m skimrnn prepare --dataset {wildcards.dataset} --tokens {params.tokens} --vectors {input.vectors}"
+        " --output {params.folder} 2> {log}"

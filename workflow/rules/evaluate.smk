@@ -1,0 +1,24 @@
+# The test split is read here, once, with the weights that validation chose.
+
+
+rule evaluate_model:
+    input:
+        prepared=rules.prepare_dataset.output.manifest,
+        weights=rules.train_model.output.weights,
+        training=rules.train_model.output.training,
+        timing=rules.train_model.output.timing,
+    output:
+        record=f"results/{SCALE}/{{dataset}}/{{model}}/{{seed}}.json",
+        timing=f"results/{SCALE}/{{dataset}}/{{model}}/{{seed}}.timing.json",
+    log:
+        f"logs/evaluate_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.log",
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        prepared=subpath(input.prepared, parent=True),
+        run=subpath(input.weights, parent=True),
+        code=code_digest(*TRAINING_CODE, "measures/flops.py"),
+    shell:
+        "python -m skimrnn evaluate --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
+        " --prepared {params.prepared} --run {params.run} --output {output.record} --threads {threads} 2> {log}"

@@ -1,0 +1,56 @@
+# Tables, figures and the page: from records alone.
+
+REPORTING_CODE = code_digest("reporting", "published", "training/record.py")
+
+
+rule tabulate_results:
+    input:
+        records=RECORDS,
+    output:
+        markdown=f"reports/{SCALE}/classification.md",
+        csv=f"reports/{SCALE}/classification.csv",
+        latex=f"reports/{SCALE}/classification.tex",
+    log:
+        f"logs/tabulate_results/{SCALE}.log",
+    params:
+        results=lambda wildcards, input: Path(input.records[0]).parents[2],
+        folder=subpath(output.markdown, parent=True),
+        code=REPORTING_CODE,
+    shell:
+        "python -m skimrnn table --results {params.results} --output {params.folder} > /dev/null 2> {log}"
+
+
+rule draw_figures:
+    input:
+        records=RECORDS,
+    output:
+        expand(
+            "reports/{scale}/figures/{figure}.{extension}",
+            scale=SCALE,
+            figure=["accuracy_flops", "skim_rate", "training"],
+            extension=["svg", "png"],
+        ),
+    log:
+        f"logs/draw_figures/{SCALE}.log",
+    params:
+        results=lambda wildcards, input: Path(input.records[0]).parents[2],
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        code=REPORTING_CODE,
+    shell:
+        "python -m skimrnn figures --results {params.results} --output {params.folder} 2> {log}"
+
+
+rule build_page:
+    input:
+        records=RECORDS,
+        figures=rules.draw_figures.output,
+    output:
+        page=f"reports/{SCALE}/index.html",
+    log:
+        f"logs/build_page/{SCALE}.log",
+    params:
+        results=lambda wildcards, input: Path(input.records[0]).parents[2],
+        figures=lambda wildcards, input: Path(input.figures[0]).parent,
+        code=REPORTING_CODE,
+    shell:
+        "python -m skimrnn page --results {params.results} --figures {params.figures} --output {output.page} 2> {log}"
