@@ -5,6 +5,7 @@ forward and backward over the whole sequence in C++, and leaves weight and input
 """
 
 import math
+import operator
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -125,8 +126,8 @@ def _run(
         return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold)
     difference = None if noise is None else noise[..., 0] - noise[..., 1]  # (T, B)
     memory = state[1] if cell == "lstm" else None
-    operator = _forward if wants_gradient or noise is not None else _infer_op
-    outputs, last_hidden, last_cell, log_p, read, *_ = operator(
+    run = _forward if wants_gradient or noise is not None else _infer_op
+    outputs, last_hidden, last_cell, log_p, read, *_ = run(
         cell, inputs, lengths, state[0], memory, weights, threshold, difference, temperature
     )
     return SkimSequence(outputs, (last_hidden, last_cell) if cell == "lstm" else (last_hidden,), log_p, read)
@@ -134,16 +135,11 @@ def _run(
 
 def _check_shapes(inputs: Tensor, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
     """What C++ gets by address must be what it believes it to be. The numbers in `lengths` are checked there."""
-    width, hidden_size = weights[0].shape[1], weights[1].shape[1]
-    batch = inputs.shape[1]
-    assert inputs.shape[2] == width, (inputs.shape, width)
-    assert all(s.shape == (batch, hidden_size) for s in state), [s.shape for s in state]
+    _, batch, width = inputs.shape
+    assert width == weights[0].shape[1], (inputs.shape, weights[0].shape)
+    assert all(s.shape == (batch, weights[1].shape[1]) for s in state), [s.shape for s in state]
     assert lengths.shape == (batch,) and lengths.dtype == torch.int64 and lengths.device.type == "cpu", lengths
-    assert covers(*weights, *state), "float32 tensors on the CPU are wanted"
-    for first in range(0, len(weights), 4):
-        rows = len(weights[first])
-        shapes = [(rows, width), (rows, hidden_size), (rows,), (rows,)]
-        assert [weight.shape for weight in weights[first : first + 4]] == shapes, [w.shape for w in weights]
+    assert covers(*state), [s.dtype for s in state]
 
 
 def _logit(threshold: float) -> float:
@@ -180,13 +176,8 @@ def _packed(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
         return _pack(cell, weights)
     name, versions = isa(), [weight._version for weight in weights]
     known: _Packed | None = _packs.get(weights[1])
-    if (
-        known is not None
-        and known.isa == name
-        and known.versions == versions
-        and all(old() is new for old, new in zip(known.weights, weights, strict=False))
-        and len(known.weights) == len(weights)
-    ):
+    same_versions = known is not None and (known.isa, known.versions) == (name, versions)
+    if known and same_versions and all(map(operator.is_, (weight() for weight in known.weights), weights)):
         return known.layer
     layer = _pack(cell, weights)
     _packs[weights[1]] = _Packed(layer, name, [ref(weight) for weight in weights], versions)
@@ -197,8 +188,15 @@ def _pack(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
     """Pack four tensors of a plain cell, or twelve of a skimming layer, for the instruction set in use."""
     arrays = [weight.detach().contiguous() for weight in weights]
     hidden_size, input_size = arrays[1].shape[1], arrays[0].shape[1]
-    gates = len(arrays[0]) // hidden_size
+    gates = len(_HIDDEN_SLOTS[cell])
     small_size = len(arrays[4]) // gates if len(arrays) > 4 else 0
+    for array, rows in zip(arrays[::4], (gates * hidden_size, gates * small_size, 2), strict=False):
+        assert len(array) == rows, array.shape
+    for first in range(0, len(arrays), 4):
+        rows = len(arrays[first])
+        shapes = [(rows, input_size), (rows, hidden_size), (rows,), (rows,)]
+        assert [array.shape for array in arrays[first : first + 4]] == shapes, [array.shape for array in arrays]
+    assert covers(*arrays), "float32 tensors on the CPU are wanted"
     return _cpu.layer(
         isa(), cell == "gru", input_size, hidden_size, small_size, len(arrays) > 4, [_address(a) for a in arrays]
     )
@@ -221,9 +219,8 @@ def _infer(
     assert source is not None
     steps, batch = source.shape[:2]
     like = weights[0]
-    inputs, words = (None if t is None else t.detach().contiguous() for t in (inputs, words))
-    lengths = lengths.contiguous()
-    state = tuple(s.detach().contiguous() for s in state)
+    source, lengths = source.contiguous(), lengths.contiguous()
+    state = tuple(s.contiguous() for s in state)
     outputs = like.new_empty(steps, batch, state[0].shape[1])
     last = tuple(torch.empty_like(s) for s in state)
     skims = len(weights) > 4
@@ -234,12 +231,12 @@ def _infer(
         _cpu.batch(
             steps,
             batch,
-            _address(inputs),
+            0 if inputs is None else source.data_ptr(),
             _address(table),
-            0 if table is None else len(table),
-            _address(words),
-            _address(lengths),
-            _address(state[0]),
+            0 if table is None else table.shape[0],
+            0 if words is None else source.data_ptr(),
+            lengths.data_ptr(),
+            state[0].data_ptr(),
             cells[0],
             _logit(threshold),
             torch.get_num_threads(),

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -186,9 +186,9 @@ class SkimmingLayer(nn.Module):
                 sequences.append(sequence)
                 directions.append(sequence.outputs)
             inputs = directions[0] if len(directions) == 1 else torch.cat(directions, dim=2)
-        last = tuple(torch.stack(values) for values in zip(*(s.state for s in sequences), strict=True))
-        log_p = torch.stack([s.log_probabilities for s in sequences])
-        return inputs, last, Decisions(log_p, torch.stack([s.read for s in sequences]), lengths)
+        last = tuple(_stack(values) for values in zip(*(s.state for s in sequences), strict=True))
+        log_p = _stack([s.log_probabilities for s in sequences])
+        return inputs, last, Decisions(log_p, _stack([s.read for s in sequences]), lengths)
 
     def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
         noise = None
@@ -260,6 +260,10 @@ class SkimmingLayer(nn.Module):
             if s.dtype != padded.dtype:
                 raise ValueError(f"RNN state dtype ({s.dtype}) does not match input dtype ({padded.dtype})")
         return state
+
+
+def _stack(values: Sequence[Tensor]) -> Tensor:
+    return values[0][None] if len(values) == 1 else torch.stack(list(values))  # A view costs less than a copy.
 
 
 def _reversal(lengths: Tensor, steps: int) -> Tensor:

@@ -220,20 +220,24 @@ struct PackedDecision {
   Buffer input, hidden;
   float bias = 0;
 
-  float project(const float* row) const { return bias + dot(input.at(0), row, inputs); }
+  float project(const float* row) const { return bias + dot(input.at(0), row, inputs, load_some); }
   // Infinite logits have no softmax (inf - inf): the reference's NaN.
   float margin(float projected, const float* row) const {
-    const float sum = projected + dot(hidden.at(0), row, hiddens);
-    return isinf(sum) ? NAN : sum;
+    const float total = projected + dot(hidden.at(0), row, hiddens, [](const float* from, int count) {
+      return select_first(count, load(from), Vec{});  // Readable to the end of the vector.
+    });
+    return isinf(total) ? NAN : total;
   }
 
  private:
-  static float dot(const float* weights, const float* row, int count) {
+  template <class LoadLast>
+  static float dot(const float* weights, const float* row, int count, const LoadLast& load_last) {
     Vec sums[4] = {};
     int k = 0;
     for (; k + 4 * kLanes <= count; k += 4 * kLanes)
       for (int i = 0; i < 4; ++i) sums[i] += load(weights + k + i * kLanes) * load(row + k + i * kLanes);
-    for (; k < count; k += kLanes) sums[0] += load(weights + k) * load_some(row + k, count - k);
+    for (; k + kLanes <= count; k += kLanes) sums[0] += load(weights + k) * load(row + k);
+    if (k < count) sums[0] += load(weights + k) * load_last(row + k, count - k);
     return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
   }
 };
@@ -500,13 +504,16 @@ class Engine final : public Layer {
         const int units = small_.units;
         walk(small_, &Track::projected_small, skimmers, n_skimmers, false,
              [units](int panel, Track& track, Vec (&gates)[4]) {
-               Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
+               const Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
+               Vec new_hidden, new_cell = cell;
                Cell::activate(gates);
-               Cell::next(gates, hidden, cell, hidden, cell);
-               store(track.next_hidden + panel * kLanes, hidden);
-               store_some(track.cell + panel * kLanes, cell, units - panel * kLanes);
+               Cell::next(gates, hidden, cell, new_hidden, new_cell);
+               const int count = units - panel * kLanes;
+               store(track.next_hidden + panel * kLanes, select_first(count, new_hidden, hidden));
+               store(track.cell + panel * kLanes, select_first(count, new_cell, cell));
              });
-        for (int n = 0; n < n_skimmers; ++n) copy(skimmers[n]->hidden, skimmers[n]->next_hidden, units);
+        for (int n = 0; n < n_skimmers; ++n)
+          copy(skimmers[n]->hidden, skimmers[n]->next_hidden, small_.panels * kLanes);
       }
       for (int n = 0; n < active; ++n) write_step(batch, results, t, tracks[n]);
     }
@@ -558,12 +565,14 @@ class Engine final : public Layer {
       const int units = small_.units, small_offset = small_offset_;
       walk(small_, &Track::projected_small, active_tracks, active, false,
            [=](int panel, Track& track, Vec (&gates)[4]) {
-             Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
+             const Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
+             Vec new_hidden, new_cell = cell;
              Cell::activate(gates);
              store_slots(track.gates + small_offset + panel * kPanel, gates);
-             Cell::next(gates, hidden, cell, hidden, cell);
-             store_some(track.skim_hidden + panel * kLanes, hidden, units - panel * kLanes);
-             store_some(track.skim_cell + panel * kLanes, cell, units - panel * kLanes);
+             Cell::next(gates, hidden, cell, new_hidden, new_cell);
+             const int count = units - panel * kLanes;
+             store(track.skim_hidden + panel * kLanes, select_first(count, new_hidden, hidden));
+             store(track.skim_cell + panel * kLanes, select_first(count, new_cell, cell));
            });
       const bool skims = sizes_.skims;
       walk(big_, &Track::projected_big, active_tracks, active, t & 1, [=](int panel, Track& track, Vec (&gates)[4]) {

@@ -39,11 +39,6 @@ inline Vec load_some(const float* from, int count) {
   return value;
 }
 
-inline void store_some(float* to, Vec value, int count) {
-  if (count >= kLanes) return store(to, value);
-  for (int lane = 0; lane < count; ++lane) to[lane] = value[lane];
-}
-
 // `yes` in the first `count` lanes, `no` in the others.
 inline Vec select_first(int count, Vec yes, Vec no) {
   IntVec lane;
