@@ -156,26 +156,12 @@ struct PackedCell {
 
   template <int P, int N>
   void add_inputs(int panel, const float* const (&rows)[N], Vec (&sums)[P][N][4]) const {
-    const int64_t stride = int64_t(inputs) * Cell::gates * kLanes;
-    const float* weights = input.at(panel * stride);
-    for (int k = 0; k < inputs; ++k)
-      for (int p = 0; p < P; ++p)
-        for (int gate = 0; gate < Cell::gates; ++gate) {
-          Vec weight = load(weights + p * stride + (k * Cell::gates + gate) * kLanes);
-          for (int n = 0; n < N; ++n) sums[p][n][Cell::input_slot(gate)] += weight * rows[n][k];
-        }
+    add<P, N>(input, panel, inputs, rows, sums, [](int gate) { return Cell::input_slot(gate); });
   }
 
   template <int P, int N>
   void add_hiddens(int panel, const float* const (&rows)[N], Vec (&sums)[P][N][4]) const {
-    const int64_t stride = int64_t(hiddens) * Cell::gates * kLanes;
-    const float* weights = hidden.at(panel * stride);
-    for (int k = 0; k < hiddens; ++k)
-      for (int p = 0; p < P; ++p)
-        for (int gate = 0; gate < Cell::gates; ++gate) {
-          Vec weight = load(weights + p * stride + (k * Cell::gates + gate) * kLanes);
-          for (int n = 0; n < N; ++n) sums[p][n][Cell::hidden_slot(gate)] += weight * rows[n][k];
-        }
+    add<P, N>(hidden, panel, hiddens, rows, sums, [](int gate) { return Cell::hidden_slot(gate); });
   }
 
   // Bias and input projection of `count` inputs that lie `stride` floats apart, into rows that lie `row_stride` apart.
@@ -195,6 +181,33 @@ struct PackedCell {
   }
 
  private:
+  // The sums are copied to locals that no pointer can reach, so that they stay in registers.
+  template <int P, int N, class Slot>
+  static void add(const Buffer& packed, int panel, int width, const float* const (&rows)[N], Vec (&sums)[P][N][4],
+                  const Slot& slot) {
+    const int64_t stride = int64_t(width) * Cell::gates * kLanes;
+    const float* weights = packed.at(panel * stride);
+    Vec local[P][N][Cell::gates];
+    const float* values[N];
+    for (int n = 0; n < N; ++n) {
+      values[n] = rows[n];
+      for (int p = 0; p < P; ++p)
+        for (int gate = 0; gate < Cell::gates; ++gate) local[p][n][gate] = sums[p][n][slot(gate)];
+    }
+    for (int k = 0; k < width; ++k, weights += Cell::gates * kLanes) {
+      Vec value[N];
+      for (int n = 0; n < N; ++n) value[n] = broadcast(values[n][k]);
+      for (int p = 0; p < P; ++p)
+        for (int gate = 0; gate < Cell::gates; ++gate) {
+          const Vec weight = load(weights + p * stride + gate * kLanes);
+          for (int n = 0; n < N; ++n) local[p][n][gate] += weight * value[n];
+        }
+    }
+    for (int n = 0; n < N; ++n)
+      for (int p = 0; p < P; ++p)
+        for (int gate = 0; gate < Cell::gates; ++gate) sums[p][n][slot(gate)] = local[p][n][gate];
+  }
+
   void pack(const float* from, int width, const Buffer& to) const {
     for (int panel = 0; panel < panels; ++panel)
       for (int gate = 0; gate < Cell::gates; ++gate) {
@@ -662,11 +675,14 @@ class Engine final : public Layer {
       d_gates[n] = tracks[n].d_gates;
       for (int v = 0; v < V; ++v) sums[n][v] = load(tracks[n].d_hidden + first_unit + v * kLanes);
     }
-    for (int k = 0; k < rows; ++k)
+    for (int k = 0; k < rows; ++k) {
+      Vec value[N];
+      for (int n = 0; n < N; ++n) value[n] = broadcast(d_gates[n][k]);
       for (int v = 0; v < V; ++v) {
-        Vec weight = load(weights + (int64_t(k) * V + v) * kLanes);
-        for (int n = 0; n < N; ++n) sums[n][v] += weight * d_gates[n][k];
+        const Vec weight = load(weights + (int64_t(k) * V + v) * kLanes);
+        for (int n = 0; n < N; ++n) sums[n][v] += weight * value[n];
       }
+    }
     for (int n = 0; n < N; ++n)
       for (int v = 0; v < V; ++v) store(tracks[n].d_hidden + first_unit + v * kLanes, sums[n][v]);
   }
