@@ -41,7 +41,7 @@ def code_digest(*parts: str) -> str:
         root = PACKAGE / part
         assert root.exists(), root
         for path in [root] if root.is_file() else sorted(root.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so":
                 content = path.read_bytes()
                 digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)} ".encode() + content)
     return digest.hexdigest()

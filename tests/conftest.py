@@ -1,6 +1,7 @@
 """Fixtures that several test folders share."""
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def seed() -> int:
+    """A fresh seed, shown when the test fails; SKIMRNN_TEST_SEED repeats one."""
+    seed = int(os.environ.get("SKIMRNN_TEST_SEED") or random.SystemRandom().randrange(2**31))
+    print(f"SKIMRNN_TEST_SEED={seed}")
+    torch.manual_seed(seed)
+    return seed
 
 
 @pytest.fixture(scope="session")

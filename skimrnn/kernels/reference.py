@@ -1,22 +1,27 @@
-"""The Skim-LSTM's equations over a whole sequence, in plain torch: slow, exact, and what faster kernels are held to.
+"""The equations of Skim-LSTM and Skim-GRU over a whole sequence, in plain torch: slow, exact, what others are held to.
 
 Symbols of the paper: d = `hidden_size` (D), d' = `small_size` (S), tau = `temperature`, p_t = softmax of the decision.
-Index 0 of a decision is "read", index 1 is "skim" (the paper counts from 1).
+Index 0 of a decision is "read", index 1 is "skim" (the paper counts from 1). G is the number of a cell's gates.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+State = tuple[Tensor, ...]
+"""What a cell carries from token to token, (B, D) each: (h, c) for an LSTM, (h,) for a GRU."""
+
 
 class CellWeights(NamedTuple):
-    """Weights of one LSTM cell with n outputs, gates in torch's order (input, forget, candidate, output)."""
+    """Weights of one cell with n outputs: G = 4 gates for an LSTM, 3 for a GRU, in torch's order."""
 
-    input: Tensor  # (4n, E)
-    hidden: Tensor  # (4n, D)
-    bias: Tensor  # (4n)
+    input: Tensor  # (G n, E)
+    hidden: Tensor  # (G n, D)
+    input_bias: Tensor  # (G n)
+    hidden_bias: Tensor  # (G n)
 
 
 class DecisionWeights(NamedTuple):
@@ -24,15 +29,15 @@ class DecisionWeights(NamedTuple):
 
     input: Tensor  # (2, E)
     hidden: Tensor  # (2, D)
-    bias: Tensor  # (2)
+    input_bias: Tensor  # (2)
+    hidden_bias: Tensor  # (2)
 
 
 class SkimSequence(NamedTuple):
-    """What a Skim-LSTM gives for a batch of sequences. Positions past a sequence's length hold zeros."""
+    """What a skimming layer gives for a batch of sequences. Positions past a sequence's length hold zeros."""
 
     outputs: Tensor  # (T, B, D): h_t
-    hidden: Tensor  # (B, D): h after each sequence's last token
-    cell: Tensor  # (B, D): c after each sequence's last token
+    state: State  # after each sequence's last token
     log_probabilities: Tensor  # (T, B, 2): log p_t, read first
     read: Tensor  # (T, B), bool: the hard decision p_t(read) > threshold
 
@@ -40,7 +45,7 @@ class SkimSequence(NamedTuple):
 def skim_lstm(
     inputs: Tensor,
     lengths: Tensor,
-    state: tuple[Tensor, Tensor],
+    state: State,
     big: CellWeights,
     small: CellWeights,
     decision: DecisionWeights,
@@ -49,7 +54,7 @@ def skim_lstm(
     noise: Tensor | None = None,
     temperature: float = 1.0,
 ) -> SkimSequence:
-    """Run a Skim-LSTM over `inputs` (T, B, E), `lengths` (B) tokens of each sequence, from `state` (h, c; B, D each).
+    """Run a Skim-LSTM over `inputs` (T, B, E), `lengths` (B) tokens of each sequence, from `state` (h, c).
 
     Without `noise` each decision is hard: the token is read when p_t(read) > `threshold`, else skimmed. With `noise`
     (T, B, 2; standard Gumbel) the step is the relaxed one of training: both cells run and their states are mixed by
@@ -57,47 +62,105 @@ def skim_lstm(
     they are (Eq. 3 and its counterpart for the memory cell). Both cells are computed here for every token; the
     kernels that save time compute only the chosen one.
     """
-    hidden, cell = state
-    sizes = [big.bias.shape[0], small.bias.shape[0], 2]  # 4D, 4S, 2
+    sizes = [len(weights.input) for weights in (big, small, decision)]  # 4D, 4S, 2
     small_size = sizes[1] // 4
     weight_input = torch.cat([big.input, small.input, decision.input])  # (4D + 4S + 2, E)
     weight_hidden = torch.cat([big.hidden, small.hidden, decision.hidden]).t()  # (D, 4D + 4S + 2)
-    projected = functional.linear(inputs, weight_input, torch.cat([big.bias, small.bias, decision.bias]))
-    hiddens, cells, log_probabilities, reads = [], [], [], []
-    for step, projected_step in enumerate(projected.unbind()):
-        gates = torch.addmm(projected_step, hidden, weight_hidden)  # (B, 4D + 4S + 2)
-        big_gates, small_gates, logits = gates.split(sizes, dim=1)
+    bias = torch.cat([weights.input_bias + weights.hidden_bias for weights in (big, small, decision)])
+
+    def step(projected: Tensor, state: State) -> tuple[State, State, Tensor]:
+        hidden, cell = state
+        big_gates, small_gates, logits = torch.addmm(projected, hidden, weight_hidden).split(sizes, dim=1)
+        return _lstm_cell(big_gates, cell), _lstm_cell(small_gates, cell[:, :small_size]), logits
+
+    projected = functional.linear(inputs, weight_input, bias)  # (T, B, 4D + 4S + 2)
+    return _run(step, projected, lengths, state, threshold, noise, temperature)
+
+
+def skim_gru(
+    inputs: Tensor,
+    lengths: Tensor,
+    state: State,
+    big: CellWeights,
+    small: CellWeights,
+    decision: DecisionWeights,
+    *,
+    threshold: float = 0.5,
+    noise: Tensor | None = None,
+    temperature: float = 1.0,
+) -> SkimSequence:
+    """Run a Skim-GRU, with the equations of `torch.nn.GRU`, as `skim_lstm` does; `state` is (h,)."""
+    sizes = [len(weights.input) for weights in (big, small, decision)]  # 3D, 3S, 2
+    small_size = sizes[1] // 3
+    weight_input = torch.cat([big.input, small.input, decision.input])  # (3D + 3S + 2, E)
+    weight_hidden = torch.cat([big.hidden, small.hidden, decision.hidden])  # (3D + 3S + 2, D)
+    input_bias = torch.cat([big.input_bias, small.input_bias, decision.input_bias])
+    hidden_bias = torch.cat([big.hidden_bias, small.hidden_bias, decision.hidden_bias])
+
+    def step(projected: Tensor, state: State) -> tuple[State, State, Tensor]:
+        (hidden,) = state
+        big_input, small_input, input_logits = projected.split(sizes, dim=1)
+        big_hidden, small_hidden, hidden_logits = functional.linear(hidden, weight_hidden, hidden_bias).split(
+            sizes, dim=1
+        )
+        new = _gru_cell(big_input, big_hidden, hidden)
+        return new, _gru_cell(small_input, small_hidden, hidden[:, :small_size]), input_logits + hidden_logits
+
+    projected = functional.linear(inputs, weight_input, input_bias)  # (T, B, 3D + 3S + 2)
+    return _run(step, projected, lengths, state, threshold, noise, temperature)
+
+
+def _run(
+    step: Callable[[Tensor, State], tuple[State, State, Tensor]],
+    projected: Tensor,
+    lengths: Tensor,
+    state: State,
+    threshold: float,
+    noise: Tensor | None,
+    temperature: float,
+) -> SkimSequence:
+    """Decide and mix at each token; `step` gives the big state, the small one (B, S each) and the logits (B, 2)."""
+    states, log_probabilities, reads = [], [], []
+    for position, projected_step in enumerate(projected.unbind()):
+        read_state, small_state, logits = step(projected_step, state)
         log_p = functional.log_softmax(logits, dim=1)  # (B, 2)
         read = log_p[:, :1].exp() > threshold  # (B, 1)
-        read_state = _lstm_cell(big_gates, cell)
-        small_state = _lstm_cell(small_gates, cell[:, :small_size])
         skim_state = [
-            torch.cat([new, old[:, small_size:]], dim=1) for new, old in zip(small_state, (hidden, cell), strict=True)
+            torch.cat([new, old[:, new.shape[1] :]], dim=1) for new, old in zip(small_state, state, strict=True)
         ]
+        pairs = zip(read_state, skim_state, strict=True)
         if noise is None:
-            hidden, cell = (torch.where(read, *states) for states in zip(read_state, skim_state, strict=True))
+            state = tuple(torch.where(read, *pair) for pair in pairs)
         else:
-            read_share = torch.softmax((log_p + noise[step]) / temperature, dim=1)[:, :1]  # (B, 1): r_t(read)
-            hidden, cell = (torch.lerp(s, r, read_share) for r, s in zip(read_state, skim_state, strict=True))
-        hiddens.append(hidden)
-        cells.append(cell)
+            read_share = torch.softmax((log_p + noise[position]) / temperature, dim=1)[:, :1]  # (B, 1): r_t(read)
+            state = tuple(torch.lerp(skimmed, fully_read, read_share) for fully_read, skimmed in pairs)
+        states.append(state)
         log_probabilities.append(log_p)
         reads.append(read[:, 0])
     # What the loop did past a sequence's end is dropped here; it cannot reach back into real tokens.
-    valid = torch.arange(inputs.shape[0], device=inputs.device)[:, None] < lengths[None, :]  # (T, B)
-    outputs = torch.stack(hiddens)  # (T, B, D)
-    last = (lengths - 1, torch.arange(inputs.shape[1], device=inputs.device))
+    valid = torch.arange(len(projected), device=projected.device)[:, None] < lengths[None, :]  # (T, B)
+    history = [torch.stack(values) for values in zip(*states, strict=True)]  # (T, B, D) each
+    last = (lengths - 1, torch.arange(projected.shape[1], device=projected.device))
     return SkimSequence(
-        outputs.masked_fill(~valid[..., None], 0.0),
-        outputs[last],
-        torch.stack(cells)[last],
+        history[0].masked_fill(~valid[..., None], 0.0),
+        tuple(values[last] for values in history),
         torch.stack(log_probabilities).masked_fill(~valid[..., None], 0.0),
         torch.stack(reads) & valid,
     )
 
 
-def _lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+def _lstm_cell(gates: Tensor, cell: Tensor) -> State:
     """One LSTM update from gate pre-activations (B, 4n) and the memory cell (B, n): the new (h, c)."""
     input_gate, forget_gate, candidate, output_gate = gates.chunk(4, dim=1)
     new_cell = torch.sigmoid(forget_gate) * cell + torch.sigmoid(input_gate) * torch.tanh(candidate)
     return torch.sigmoid(output_gate) * torch.tanh(new_cell), new_cell
+
+
+def _gru_cell(input_gates: Tensor, hidden_gates: Tensor, hidden: Tensor) -> State:
+    """One GRU update from the two sides' pre-activations (B, 3n) and the old state (B, n): the new (h,)."""
+    reset_input, update_input, new_input = input_gates.chunk(3, dim=1)
+    reset_hidden, update_hidden, new_hidden = hidden_gates.chunk(3, dim=1)
+    reset = torch.sigmoid(reset_input + reset_hidden)
+    update = torch.sigmoid(update_input + update_hidden)
+    new = torch.tanh(new_input + reset * new_hidden)
+    return (new + update * (hidden - new),)

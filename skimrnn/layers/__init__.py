@@ -1,5 +1,7 @@
-"""Recurrent layers with `torch.nn.LSTM`'s interface."""
+"""Recurrent layers with the interface of `torch.nn.LSTM` and `torch.nn.GRU`."""
 
-from skimrnn.layers.skim_lstm import Decisions, SkimLSTM
+from skimrnn.layers.skim_gru import SkimGRU
+from skimrnn.layers.skim_lstm import SkimLSTM
+from skimrnn.layers.skimming import Decisions
 
-__all__ = ["Decisions", "SkimLSTM"]
+__all__ = ["Decisions", "SkimGRU", "SkimLSTM"]

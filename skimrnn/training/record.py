@@ -10,6 +10,7 @@ from skimrnn.config import RunConfig, SkimLSTMConfig
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_tensors, write_json
+from skimrnn.kernels import KERNEL
 from skimrnn.measures.flops import FlopReduction, flop_reduction
 from skimrnn.provenance import Environment
 from skimrnn.training.evaluate import Scores, evaluate
@@ -94,7 +95,7 @@ class Record(_Closed):
     training: TrainingRecord
     test: Scores
     flop_reduction: FlopReduction
-    kernel: Literal["reference"]
+    kernel: Literal["cpu", "reference"]
 
 
 class Timing(_Closed):
@@ -128,7 +129,7 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -
         training=TrainingRecord.model_validate(read_json(folder / "training.json")),
         test=scores,
         flop_reduction=reduction,
-        kernel="reference",
+        kernel=KERNEL,
     )
     timing = Timing.model_validate(read_json(folder / "timing.json"))
     write_json(path.with_suffix(".timing.json"), timing.model_dump())

@@ -18,9 +18,9 @@ def problem(seed: int, small_size: int = S, dtype: torch.dtype = torch.float64):
         return torch.randn(*shape, generator=generator, dtype=dtype) * 0.7
 
     lengths = torch.tensor([T, 1, 4, T - 1, 6])
-    big = CellWeights(draw(4 * D, E), draw(4 * D, D), draw(4 * D))
-    small = CellWeights(draw(4 * small_size, E), draw(4 * small_size, D), draw(4 * small_size))
-    decision = DecisionWeights(draw(2, E), draw(2, D), draw(2))
+    big = CellWeights(draw(4 * D, E), draw(4 * D, D), draw(4 * D), draw(4 * D))
+    small = CellWeights(*(draw(4 * small_size, *width) for width in ((E,), (D,), (), ())))
+    decision = DecisionWeights(draw(2, E), draw(2, D), draw(2), draw(2))
     return draw(T, B, E), lengths, (draw(B, D), draw(B, D)), big, small, decision
 
 
@@ -34,43 +34,42 @@ def test_reading_everything_is_torchs_lstm(seed: int) -> None:
     inputs, lengths, state, big, small, decision = problem(seed)
     lstm = nn.LSTM(E, D).double()
     with torch.no_grad():
-        for name, value in zip(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0"), big, strict=True):
+        for name, value in zip(lstm.state_dict(), big, strict=True):
             getattr(lstm, name).copy_(value)
-        lstm.bias_hh_l0.zero_()
     packed = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
     expected, (hidden, cell) = lstm(packed, (state[0][None], state[1][None]))
     expected, _ = nn.utils.rnn.pad_packed_sequence(expected)
     ours = skim_lstm(inputs, lengths, state, big, small, decision, threshold=0.0)
     torch.testing.assert_close(ours.outputs, expected, rtol=0, atol=1e-14)
-    torch.testing.assert_close(ours.hidden, hidden[0], rtol=0, atol=1e-14)
-    torch.testing.assert_close(ours.cell, cell[0], rtol=0, atol=1e-14)
+    torch.testing.assert_close(ours.state[0], hidden[0], rtol=0, atol=1e-14)
+    torch.testing.assert_close(ours.state[1], cell[0], rtol=0, atol=1e-14)
     assert int(ours.read.sum()) == int(lengths.sum())
 
 
 def test_skimming_everything_leaves_the_rest_of_the_state_bit_equal() -> None:
     inputs, lengths, state, big, small, decision = problem(2, dtype=torch.float32)
     ours = skim_lstm(inputs, lengths, state, big, small, decision, threshold=1.0)
-    assert torch.equal(ours.hidden[:, S:], state[0][:, S:])
-    assert torch.equal(ours.cell[:, S:], state[1][:, S:])
-    assert not torch.equal(ours.hidden[:, :S], state[0][:, :S])
+    assert torch.equal(ours.state[0][:, S:], state[0][:, S:])
+    assert torch.equal(ours.state[1][:, S:], state[1][:, S:])
+    assert not torch.equal(ours.state[0][:, :S], state[0][:, :S])
     assert not ours.read.any()
 
 
 def test_a_skimmed_step_runs_the_small_cell_on_the_whole_state() -> None:
     inputs, _, state, big, small, decision = problem(3)
     ours = skim_lstm(inputs[:1], torch.ones(B, dtype=torch.int64), state, big, small, decision, threshold=1.0)
-    gates = inputs[0] @ small.input.T + state[0] @ small.hidden.T + small.bias
+    gates = inputs[0] @ small.input.T + state[0] @ small.hidden.T + small.input_bias + small.hidden_bias
     i, f, g, o = gates[:, :S], gates[:, S : 2 * S], gates[:, 2 * S : 3 * S], gates[:, 3 * S :]
     cell = f.sigmoid() * state[1][:, :S] + i.sigmoid() * g.tanh()
-    torch.testing.assert_close(ours.cell[:, :S], cell, rtol=0, atol=1e-14)
-    torch.testing.assert_close(ours.hidden[:, :S], o.sigmoid() * cell.tanh(), rtol=0, atol=1e-14)
+    torch.testing.assert_close(ours.state[1][:, :S], cell, rtol=0, atol=1e-14)
+    torch.testing.assert_close(ours.state[0][:, :S], o.sigmoid() * cell.tanh(), rtol=0, atol=1e-14)
 
 
 def test_small_size_zero_skips() -> None:
     inputs, lengths, state, big, small, decision = problem(4, small_size=0)
     ours = skim_lstm(inputs, lengths, state, big, small, decision, threshold=1.0)
-    assert torch.equal(ours.hidden, state[0])
-    assert torch.equal(ours.cell, state[1])
+    assert torch.equal(ours.state[0], state[0])
+    assert torch.equal(ours.state[1], state[1])
 
 
 def test_the_decision_looks_at_the_token_and_the_state_before_it() -> None:
@@ -78,7 +77,7 @@ def test_the_decision_looks_at_the_token_and_the_state_before_it() -> None:
     ours = skim_lstm(inputs[:2], torch.full((B,), 2), state, big, small, decision)
     for step, hidden in enumerate((state[0], ours.outputs[0])):
         logits = torch.cat([inputs[step], hidden], 1) @ torch.cat([decision.input, decision.hidden], 1).T
-        expected = torch.log_softmax(logits + decision.bias, dim=1)
+        expected = torch.log_softmax(logits + decision.input_bias + decision.hidden_bias, dim=1)
         torch.testing.assert_close(ours.log_probabilities[step], expected, rtol=0, atol=1e-14)
         assert torch.equal(ours.read[step], expected[:, 0].exp() > 0.5)
 
@@ -104,10 +103,10 @@ def test_each_step_takes_the_cell_that_was_decided_on() -> None:
             for b in range(B)
         ]
         running = step < lengths[:, None]
-        hidden = torch.where(running, torch.cat([one.hidden for one in one_by_one]), hidden)
-        cell = torch.where(running, torch.cat([one.cell for one in one_by_one]), cell)
-    torch.testing.assert_close(ours.hidden, hidden, rtol=0, atol=1e-14)
-    torch.testing.assert_close(ours.cell, cell, rtol=0, atol=1e-14)
+        hidden = torch.where(running, torch.cat([one.state[0] for one in one_by_one]), hidden)
+        cell = torch.where(running, torch.cat([one.state[1] for one in one_by_one]), cell)
+    torch.testing.assert_close(ours.state[0], hidden, rtol=0, atol=1e-14)
+    torch.testing.assert_close(ours.state[1], cell, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("relaxed", [False, True])
@@ -130,8 +129,8 @@ def test_batched_equals_one_by_one_and_padding_changes_nothing(relaxed: bool) ->
             temperature=0.7,
         )
         torch.testing.assert_close(batched.outputs[:length, b], alone.outputs[:, 0], rtol=0, atol=1e-14)
-        torch.testing.assert_close(batched.hidden[b], alone.hidden[0], rtol=0, atol=1e-14)
-        torch.testing.assert_close(batched.cell[b], alone.cell[0], rtol=0, atol=1e-14)
+        torch.testing.assert_close(batched.state[0][b], alone.state[0][0], rtol=0, atol=1e-14)
+        torch.testing.assert_close(batched.state[1][b], alone.state[1][0], rtol=0, atol=1e-14)
         assert torch.equal(batched.read[:length, b], alone.read[:, 0])
         for padding in (batched.outputs, batched.log_probabilities, batched.read):
             assert not padding[length:, b].any()
@@ -154,8 +153,8 @@ def test_the_relaxed_step_mixes_both_states_by_the_gumbel_softmax() -> None:
     skim = skim_lstm(inputs[:1], one, state, big, small, decision, threshold=1.0)
     scores = ((read.log_probabilities[0] + noise[0]) / tau).exp()
     share = (scores / scores.sum(dim=1, keepdim=True))[:, :1]
-    torch.testing.assert_close(ours.hidden, share * read.hidden + (1 - share) * skim.hidden, rtol=0, atol=1e-14)
-    torch.testing.assert_close(ours.cell, share * read.cell + (1 - share) * skim.cell, rtol=0, atol=1e-14)
+    torch.testing.assert_close(ours.state[0], share * read.state[0] + (1 - share) * skim.state[0], rtol=0, atol=1e-14)
+    torch.testing.assert_close(ours.state[1], share * read.state[1] + (1 - share) * skim.state[1], rtol=0, atol=1e-14)
 
 
 def test_gradients_of_the_relaxed_model() -> None:
@@ -170,13 +169,13 @@ def test_gradients_of_the_relaxed_model() -> None:
             x,
             lengths,
             (h, c),
-            CellWeights(*rest[:3]),
-            CellWeights(*rest[3:6]),
-            DecisionWeights(*rest[6:]),
+            CellWeights(*rest[:4]),
+            CellWeights(*rest[4:8]),
+            DecisionWeights(*rest[8:]),
             noise=noise,
             temperature=0.8,
         )
-        return sequence.outputs, sequence.hidden, sequence.cell, sequence.log_probabilities
+        return sequence.outputs, *sequence.state, sequence.log_probabilities
 
     leaves = [tensor.requires_grad_() for tensor in tensors]
     assert torch.autograd.gradcheck(run, leaves, fast_mode=True)

@@ -22,8 +22,8 @@ def test_shapes_are_those_of_torchs_lstm(layer: SkimLSTM) -> None:
     ours, (h, c), decisions = layer(inputs, state, return_decisions=True)
     expected, (expected_h, expected_c) = nn.LSTM(E, D)(inputs, state)
     assert (ours.shape, h.shape, c.shape) == (expected.shape, expected_h.shape, expected_c.shape)
-    assert decisions.log_probabilities.shape == (T, B, 2)
-    assert decisions.read.shape == (T, B)
+    assert decisions.log_probabilities.shape == (1, T, B, 2)
+    assert decisions.read.shape == (1, T, B)
 
 
 def test_packed_input_equals_padded_input(layer: SkimLSTM) -> None:
@@ -38,7 +38,7 @@ def test_packed_input_equals_padded_input(layer: SkimLSTM) -> None:
         torch.testing.assert_close(unpacked[:length, b], alone[:, 0], rtol=0, atol=1e-6)
         torch.testing.assert_close(h[0, b], alone_h[0, 0], rtol=0, atol=1e-6)
         torch.testing.assert_close(c[0, b], alone_c[0, 0], rtol=0, atol=1e-6)
-        assert torch.equal(decisions.read[:length, b], alone_decisions.read[:, 0])
+        assert torch.equal(decisions.read[:, :length, b], alone_decisions.read[:, :, 0])
 
 
 def test_evaluation_is_deterministic_and_training_draws(layer: SkimLSTM) -> None:
@@ -79,7 +79,7 @@ def test_skim_loss_is_the_mean_over_real_tokens(layer: SkimLSTM) -> None:
     packed = pack_padded_sequence(inputs, LENGTHS, enforce_sorted=False)
     decisions = layer(packed, return_decisions=True)[2]
     by_hand = [
-        sum(-decisions.log_probabilities[t, b, 1].item() for t in range(length)) / int(length)
+        sum(-decisions.log_probabilities[0, t, b, 1].item() for t in range(length)) / int(length)
         for b, length in enumerate(LENGTHS)
     ]
     assert float(decisions.skim_loss()) == pytest.approx(sum(by_hand) / B, rel=1e-6)

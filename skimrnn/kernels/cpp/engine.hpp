@@ -1,0 +1,764 @@
+// The recurrent layers, for the instruction set that the including file is compiled for.
+//
+// Weights are packed into panels of one vector of units with all their gates side by side: (panels, K, gates, lanes).
+// A step walks the panels; within one, the sums of all gates stay in registers from the bias to the new state, so each
+// weight is read once and nothing is stored in between. A sum always runs in the same order (bias, inputs, hidden
+// units), however many sequences share a pass: batch size, threads and blocks ahead do not change a single bit.
+//
+// Each gate has a slot among four: input, forget, candidate, output for an LSTM; reset, update, new (input side),
+// new (hidden side) for a GRU, whose last two meet only after the reset gate is known.
+#pragma once
+
+#include <math.h>
+#include <string.h>
+
+#include "layer.hpp"
+#include "vector.hpp"
+
+namespace skimrnn {
+namespace {
+
+constexpr int kPanel = 4 * kLanes;   // Floats of one panel's slots.
+constexpr int kPanelsAtOnce = 3;     // Panels per pass for a lone sequence: sums enough to hide the latency of adding.
+constexpr int kBlock = 32;           // Tokens that a lone sequence's cheap or certain projections run ahead.
+constexpr int kMostSpeculated = 8;   // Tokens that the big cell's projection runs ahead while reading goes on.
+
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
+// Call `f(Count<N>, offset)` over runs of N = `Most` of `total` items, and once for the rest.
+template <int Most, class F>
+inline void call_rest(int rest, int offset, const F& f) {
+  if constexpr (Most > 0) {
+    if (rest == Most) return f(Count<Most>{}, offset);
+    call_rest<Most - 1>(rest, offset, f);
+  }
+}
+
+template <int Most, class F>
+inline void in_runs(int total, const F& f) {
+  int offset = 0;
+  for (; offset + Most <= total; offset += Most) f(Count<Most>{}, offset);
+  call_rest<Most - 1>(total - offset, offset, f);
+}
+
+class Buffer {
+ public:
+  explicit Buffer(int64_t floats) : data_(static_cast<float*>(allocate(floats * int64_t(sizeof(float))))) {}
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { release(data_); }
+  float* at(int64_t offset) const { return data_ + offset; }
+  // The next `floats` floats that nobody has taken.
+  float* take(int64_t floats) {
+    taken_ += floats;
+    return data_ + taken_ - floats;
+  }
+
+ private:
+  float* data_;
+  int64_t taken_ = 0;
+};
+
+struct Lstm {
+  static constexpr int gates = 4;
+  static constexpr bool has_cell = true;
+  static constexpr int input_slot(int gate) { return gate; }
+  static constexpr int hidden_slot(int gate) { return gate; }
+
+  static void activate(Vec (&gate)[4]) {
+    gate[0] = sigmoid(gate[0]);
+    gate[1] = sigmoid(gate[1]);
+    gate[2] = tanh(gate[2]);
+    gate[3] = sigmoid(gate[3]);
+  }
+
+  static void next(const Vec (&gate)[4], Vec, Vec cell, Vec& new_hidden, Vec& new_cell) {
+    new_cell = gate[1] * cell + gate[0] * gate[2];
+    new_hidden = gate[3] * tanh(new_cell);
+  }
+
+  // From the gradient of the new state: that of the gates before their activation, and of the old state by this path.
+  static void backward(const Vec (&gate)[4], Vec, Vec cell, Vec d_new_hidden, Vec d_new_cell, Vec (&d_gate)[4],
+                       Vec& d_hidden, Vec& d_cell) {
+    Vec squashed = tanh(gate[1] * cell + gate[0] * gate[2]);
+    Vec d = d_new_cell + d_new_hidden * gate[3] * (1.0f - squashed * squashed);
+    d_gate[0] = d * gate[2] * gate[0] * (1.0f - gate[0]);
+    d_gate[1] = d * cell * gate[1] * (1.0f - gate[1]);
+    d_gate[2] = d * gate[0] * (1.0f - gate[2] * gate[2]);
+    d_gate[3] = d_new_hidden * squashed * gate[3] * (1.0f - gate[3]);
+    d_hidden = Vec{};
+    d_cell = d * gate[1];
+  }
+};
+
+struct Gru {
+  static constexpr int gates = 3;
+  static constexpr bool has_cell = false;
+  static constexpr int input_slot(int gate) { return gate; }
+  static constexpr int hidden_slot(int gate) { return gate == 2 ? 3 : gate; }
+
+  static void activate(Vec (&gate)[4]) {
+    gate[0] = sigmoid(gate[0]);
+    gate[1] = sigmoid(gate[1]);
+    gate[2] = tanh(gate[2] + gate[0] * gate[3]);
+  }
+
+  static void next(const Vec (&gate)[4], Vec hidden, Vec, Vec& new_hidden, Vec&) {
+    new_hidden = gate[2] + gate[1] * (hidden - gate[2]);
+  }
+
+  static void backward(const Vec (&gate)[4], Vec hidden, Vec, Vec d_new_hidden, Vec, Vec (&d_gate)[4], Vec& d_hidden,
+                       Vec& d_cell) {
+    Vec d_new = d_new_hidden * (1.0f - gate[1]) * (1.0f - gate[2] * gate[2]);
+    d_gate[0] = d_new * gate[3] * gate[0] * (1.0f - gate[0]);
+    d_gate[1] = d_new_hidden * (hidden - gate[2]) * gate[1] * (1.0f - gate[1]);
+    d_gate[2] = d_new;
+    d_gate[3] = d_new * gate[0];
+    d_hidden = d_new_hidden * gate[1];
+    d_cell = Vec{};
+  }
+};
+
+// One cell's weights in panels, and the sums over them.
+template <class Cell>
+struct PackedCell {
+  PackedCell(const CellWeights& from, int units, int inputs, int hiddens)
+      : units(units),
+        panels((units + kLanes - 1) / kLanes),
+        inputs(inputs),
+        hiddens(hiddens),
+        input(int64_t(panels) * inputs * Cell::gates * kLanes),
+        hidden(int64_t(panels) * hiddens * Cell::gates * kLanes),
+        bias(int64_t(panels) * kPanel) {
+    pack(from.input, inputs, input);
+    pack(from.hidden, hiddens, hidden);
+    for (int unit = 0; unit < units; ++unit)
+      for (int gate = 0; gate < Cell::gates; ++gate) {
+        float* slots = bias.at(unit / kLanes * kPanel + unit % kLanes);
+        slots[Cell::input_slot(gate) * kLanes] += from.input_bias[gate * units + unit];
+        slots[Cell::hidden_slot(gate) * kLanes] += from.hidden_bias[gate * units + unit];
+      }
+  }
+
+  const int units, panels, inputs, hiddens;
+  Buffer input, hidden, bias;
+
+  int row_size() const { return panels * kPanel; }
+
+  template <int P, int N>
+  void start_from_bias(int panel, Vec (&sums)[P][N][4]) const {
+    for (int p = 0; p < P; ++p)
+      for (int n = 0; n < N; ++n)
+        for (int slot = 0; slot < 4; ++slot) sums[p][n][slot] = load(bias.at((panel + p) * kPanel + slot * kLanes));
+  }
+
+  template <int P, int N>
+  void add_inputs(int panel, const float* const (&rows)[N], Vec (&sums)[P][N][4]) const {
+    add<P, N>(input, panel, inputs, rows, sums, [](int gate) { return Cell::input_slot(gate); });
+  }
+
+  template <int P, int N>
+  void add_hiddens(int panel, const float* const (&rows)[N], Vec (&sums)[P][N][4]) const {
+    add<P, N>(hidden, panel, hiddens, rows, sums, [](int gate) { return Cell::hidden_slot(gate); });
+  }
+
+  // Bias and input projection of `count` inputs that lie `stride` floats apart, into rows that lie `row_stride` apart.
+  void project(const float* from, int64_t stride, int count, float* rows, int64_t row_stride) const {
+    for (int panel = 0; panel < panels; ++panel)
+      in_runs<kGroup>(count, [&](auto n_tokens, int first) {
+        constexpr int N = decltype(n_tokens)::value;
+        const float* tokens[N];
+        for (int n = 0; n < N; ++n) tokens[n] = from + (first + n) * stride;
+        Vec sums[1][N][4];
+        start_from_bias(panel, sums);
+        add_inputs(panel, tokens, sums);
+        for (int n = 0; n < N; ++n)
+          for (int slot = 0; slot < 4; ++slot)
+            store(rows + (first + n) * row_stride + panel * kPanel + slot * kLanes, sums[0][n][slot]);
+      });
+  }
+
+ private:
+  // The sums are copied to locals that no pointer can reach, so that they stay in registers.
+  template <int P, int N, class Slot>
+  static void add(const Buffer& packed, int panel, int width, const float* const (&rows)[N], Vec (&sums)[P][N][4],
+                  const Slot& slot) {
+    const int64_t stride = int64_t(width) * Cell::gates * kLanes;
+    const float* weights = packed.at(panel * stride);
+    Vec local[P][N][Cell::gates];
+    const float* values[N];
+    for (int n = 0; n < N; ++n) {
+      values[n] = rows[n];
+      for (int p = 0; p < P; ++p)
+        for (int gate = 0; gate < Cell::gates; ++gate) local[p][n][gate] = sums[p][n][slot(gate)];
+    }
+    for (int k = 0; k < width; ++k, weights += Cell::gates * kLanes) {
+      Vec value[N];
+      for (int n = 0; n < N; ++n) value[n] = broadcast(values[n][k]);
+      for (int p = 0; p < P; ++p)
+        for (int gate = 0; gate < Cell::gates; ++gate) {
+          const Vec weight = load(weights + p * stride + gate * kLanes);
+          for (int n = 0; n < N; ++n) local[p][n][gate] += weight * value[n];
+        }
+    }
+    for (int n = 0; n < N; ++n)
+      for (int p = 0; p < P; ++p)
+        for (int gate = 0; gate < Cell::gates; ++gate) sums[p][n][slot(gate)] = local[p][n][gate];
+  }
+
+  void pack(const float* from, int width, const Buffer& to) const {
+    for (int panel = 0; panel < panels; ++panel)
+      for (int gate = 0; gate < Cell::gates; ++gate) {
+        const int lanes = units - panel * kLanes < kLanes ? units - panel * kLanes : kLanes;
+        const float* rows = from + int64_t(gate * units + panel * kLanes) * width;
+        float* column = to.at(int64_t(panel) * width * Cell::gates * kLanes + gate * kLanes);
+        for (int k = 0; k < width; ++k, column += Cell::gates * kLanes)
+          for (int lane = 0; lane < lanes; ++lane) column[lane] = rows[int64_t(lane) * width + k];
+      }
+  }
+};
+
+// Weights of the margin: logit of "read" less logit of "skim".
+struct PackedDecision {
+  PackedDecision(const DecisionWeights& from, int inputs, int hiddens)
+      : inputs(inputs), hiddens(hiddens), input(inputs + kLanes), hidden(hiddens + kLanes) {
+    for (int k = 0; k < inputs; ++k) input.at(0)[k] = from.input[k] - from.input[inputs + k];
+    for (int k = 0; k < hiddens; ++k) hidden.at(0)[k] = from.hidden[k] - from.hidden[hiddens + k];
+    if (inputs) bias = from.input_bias[0] + from.hidden_bias[0] - (from.input_bias[1] + from.hidden_bias[1]);
+  }
+
+  const int inputs, hiddens;
+  Buffer input, hidden;
+  float bias = 0;
+
+  float project(const float* row) const { return bias + dot(input.at(0), row, inputs, load_some); }
+  // Infinite logits have no softmax (inf - inf): the reference's NaN.
+  float margin(float projected, const float* row) const {
+    const float total = projected + dot(hidden.at(0), row, hiddens, [](const float* from, int count) {
+      return select_first(count, load(from), Vec{});  // Readable to the end of the vector.
+    });
+    return isinf(total) ? NAN : total;
+  }
+
+ private:
+  template <class LoadLast>
+  static float dot(const float* weights, const float* row, int count, const LoadLast& load_last) {
+    Vec sums[4] = {};
+    int k = 0;
+    for (; k + 4 * kLanes <= count; k += 4 * kLanes)
+      for (int i = 0; i < 4; ++i) sums[i] += load(weights + k + i * kLanes) * load(row + k + i * kLanes);
+    for (; k + kLanes <= count; k += kLanes) sums[0] += load(weights + k) * load(row + k);
+    if (k < count) sums[0] += load(weights + k) * load_last(row + k, count - k);
+    return sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  }
+};
+
+// One sequence on its way. State arrays are padded to whole panels of the big cell.
+struct Track {
+  int64_t sequence;
+  int64_t length;
+  float* hidden;
+  float* next_hidden;
+  float* cell;
+  const float* input = nullptr;       // x_t
+  const float* projected_big = nullptr;    // Its projections where they are known, else null.
+  const float* projected_small = nullptr;
+  // Training only.
+  float share = 1;  // of the big cell in the mixture
+  float* gates = nullptr;
+  float* saved_cell = nullptr;
+  float* skim_hidden = nullptr;
+  float* skim_cell = nullptr;
+  float* d_hidden = nullptr;
+  float* d_cell = nullptr;
+  float* d_gates = nullptr;
+};
+
+// Walk the panels of `cell` for all tracks and hand the sums of each panel and track to `finish`.
+template <class Cell, class Finish>
+void walk(const PackedCell<Cell>& cell, const float* Track::*projected, Track* const* tracks, int count, bool backwards,
+          const Finish& finish) {
+  auto visit = [&](auto n_panels, int panel, auto n_tracks, int first) {
+    constexpr int P = decltype(n_panels)::value, N = decltype(n_tracks)::value;
+    const float* rows[N];
+    Vec sums[P][N][4];
+    if (tracks[first]->*projected) {
+      for (int n = 0; n < N; ++n)
+        for (int p = 0; p < P; ++p)
+          for (int slot = 0; slot < 4; ++slot)
+            sums[p][n][slot] = load(tracks[first + n]->*projected + (panel + p) * kPanel + slot * kLanes);
+    } else {
+      for (int n = 0; n < N; ++n) rows[n] = tracks[first + n]->input;
+      cell.start_from_bias(panel, sums);
+      cell.add_inputs(panel, rows, sums);
+    }
+    for (int n = 0; n < N; ++n) rows[n] = tracks[first + n]->hidden;
+    cell.add_hiddens(panel, rows, sums);
+    for (int p = 0; p < P; ++p)
+      for (int n = 0; n < N; ++n) finish(panel + p, *tracks[first + n], sums[p][n]);
+  };
+  if (count == 1) {
+    // Every other step backwards: it starts with the weights that the last step left in the cache.
+    const int rest = cell.panels % kPanelsAtOnce;
+    auto walk_rest = [&] {
+      call_rest<kPanelsAtOnce - 1>(rest, cell.panels - rest, [&](auto n, int panel) { visit(n, panel, Count<1>{}, 0); });
+    };
+    if (backwards) walk_rest();
+    for (int i = 0; i + kPanelsAtOnce <= cell.panels; i += kPanelsAtOnce)
+      visit(Count<kPanelsAtOnce>{}, backwards ? cell.panels - rest - kPanelsAtOnce - i : i, Count<1>{}, 0);
+    if (!backwards) walk_rest();
+  } else {
+    for (int panel = 0; panel < cell.panels; ++panel)
+      in_runs<kGroup>(count, [&](auto n, int first) { visit(Count<1>{}, panel, n, first); });
+  }
+}
+
+template <class Cell>
+class Engine final : public Layer {
+ public:
+  Engine(const Sizes& sizes, const CellWeights& big, const CellWeights& small, const DecisionWeights& decision)
+      : sizes_(sizes),
+        big_(big, sizes.hidden, sizes.input, sizes.hidden),
+        small_(small, sizes.skims ? sizes.small : 0, sizes.input, sizes.hidden),
+        decision_(decision, sizes.skims ? sizes.input : 0, sizes.skims ? sizes.hidden : 0),
+        padded_(big_.panels * kLanes),
+        small_offset_(big_.row_size()),
+        decision_offset_(big_.row_size() + small_.row_size()) {}
+
+  int lanes() const override { return kLanes; }
+  int row_size() const override { return decision_offset_ + kLanes; }
+
+  void fold(const float* inputs, int64_t count, float* rows) const override {
+    for (int64_t first = 0; first < count; first += kBlock) {
+      const int n = int(smaller(kBlock, count - first));
+      const float* from = inputs + first * sizes_.input;
+      float* to = rows + first * row_size();
+      big_.project(from, sizes_.input, n, to, row_size());
+      project_cheap(from, sizes_.input, n, to + small_offset_, row_size());
+    }
+  }
+
+  void infer(const Batch& batch, const Results& results) const override {
+    on_threads(batch, [&](Track* tracks, int count, Buffer&) { infer_tracks(batch, results, tracks, count); }, 0);
+  }
+
+  void forward(const Batch& batch, const Results& results, const Tape& tape) const override {
+    on_threads(
+        batch,
+        [&](Track* tracks, int count, Buffer& memory) {
+          for (int n = 0; n < count; ++n) {
+            tracks[n].skim_hidden = memory.take(padded_);
+            tracks[n].skim_cell = memory.take(padded_);
+          }
+          forward_tracks(batch, results, tape, tracks, count);
+        },
+        2);
+  }
+
+  void backward(const Batch& batch, const Results& results, const Tape& tape,
+                const Gradients& gradients) const override {
+    Buffer transposed(int64_t(decision_offset_ + 1) * padded_);
+    transpose_hidden_weights(transposed.at(0));
+    on_threads(
+        batch,
+        [&](Track* tracks, int count, Buffer& memory) {
+          for (int n = 0; n < count; ++n) {
+            tracks[n].skim_hidden = memory.take(padded_);
+            tracks[n].skim_cell = memory.take(padded_);
+            tracks[n].d_hidden = memory.take(padded_);
+            tracks[n].d_cell = memory.take(padded_);
+          }
+          backward_tracks(batch, results, tape, gradients, transposed.at(0), tracks, count);
+        },
+        4);
+  }
+
+ private:
+  static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+  // Share the sequences out and call `work(tracks, count, memory)` on each thread; a thread's tracks are sorted by
+  // falling length, so those with tokens left are always the first ones. `extra` more state arrays a track in memory.
+  template <class Work>
+  void on_threads(const Batch& batch, const Work& work, int extra) const {
+    Buffer order_memory(2 * batch.sequences);
+    int64_t* order = reinterpret_cast<int64_t*>(order_memory.at(0));
+    sort_by_length(batch.lengths, batch.sequences, order);
+    const int threads = int(smaller(batch.threads, batch.sequences));
+    auto on_thread = [&](int thread) {
+      const int count = int((batch.sequences - thread + threads - 1) / threads);
+      const int64_t track_floats = int64_t(sizeof(Track)) / 4 * count + 16;
+      Buffer memory(track_floats + int64_t(3 + extra) * padded_ * count);
+      Track* tracks = reinterpret_cast<Track*>(memory.take((track_floats + 15) / 16 * 16 - 16));
+      for (int n = 0; n < count; ++n) {
+        Track& track = tracks[n];
+        track = Track{};
+        track.sequence = order[thread + int64_t(n) * threads];
+        track.length = batch.lengths[track.sequence];
+        track.hidden = memory.take(padded_);
+        track.next_hidden = memory.take(padded_);
+        track.cell = memory.take(padded_);
+        copy(track.hidden, batch.hidden + track.sequence * sizes_.hidden, sizes_.hidden);
+        if (Cell::has_cell) copy(track.cell, batch.cell + track.sequence * sizes_.hidden, sizes_.hidden);
+      }
+      work(tracks, count, memory);
+    };
+    using OnThread = decltype(on_thread);
+    run_on_threads(
+        threads, [](int thread, void* context) { (*static_cast<OnThread*>(context))(thread); }, &on_thread);
+  }
+
+  static void copy(float* to, const float* from, int count) { memcpy(to, from, count * sizeof(float)); }
+  static void clear(float* to, int64_t count) { memset(to, 0, count * sizeof(float)); }
+
+  // Projections for the small cell and the decision, side by side as in a row.
+  void project_cheap(const float* from, int64_t stride, int count, float* rows, int64_t row_stride) const {
+    if (!sizes_.skims) return;
+    small_.project(from, stride, count, rows, row_stride);
+    for (int n = 0; n < count; ++n) rows[n * row_stride + small_.row_size()] = decision_.project(from + n * stride);
+  }
+
+  void write_step(const Batch& batch, const Results& results, int64_t t, const Track& track) const {
+    const int64_t token = t * batch.sequences + track.sequence;
+    copy(results.outputs + token * sizes_.hidden, track.hidden, sizes_.hidden);
+    if (t + 1 < track.length) return;
+    copy(results.last_hidden + track.sequence * sizes_.hidden, track.hidden, sizes_.hidden);
+    if (Cell::has_cell) copy(results.last_cell + track.sequence * sizes_.hidden, track.cell, sizes_.hidden);
+    for (int64_t past = t + 1; past < batch.steps; ++past) {
+      const int64_t empty = past * batch.sequences + track.sequence;
+      clear(results.outputs + empty * sizes_.hidden, sizes_.hidden);
+      if (sizes_.skims) {
+        clear(results.log_p + 2 * empty, 2);
+        results.read[empty] = false;
+      }
+    }
+  }
+
+  static void write_log_p(float margin, float* log_p) {
+    const float rest = log1pf(expf(-fabsf(margin)));
+    log_p[0] = (margin < 0 ? margin : 0) - rest;
+    log_p[1] = (margin < 0 ? 0 : -margin) - rest;
+  }
+
+  static void swap_hidden(Track& track) {
+    float* old = track.hidden;
+    track.hidden = track.next_hidden;
+    track.next_hidden = old;
+  }
+
+  void infer_tracks(const Batch& batch, const Results& results, Track* tracks, int count) const {
+    Buffer lists_memory(4 * int64_t(count) + 16);
+    Track** readers = reinterpret_cast<Track**>(lists_memory.at(0));
+    Track** skimmers = readers + count;
+    // A lone sequence projects blocks of tokens ahead: always what is cheap, and with the big cell a block that grows
+    // while reading goes on. Several sequences share each pass over the weights instead.
+    const bool alone = count == 1 && !batch.table;
+    const int cheap_size = small_.row_size() + kLanes;
+    Buffer ahead(alone ? int64_t(kBlock) * (big_.row_size() + cheap_size) : 0);
+    float* cheap_ahead = ahead.at(0);
+    float* big_ahead = ahead.at(alone ? int64_t(kBlock) * cheap_size : 0);
+    int64_t big_begin = 0, big_end = 0;
+    int read_in_a_row = 0;
+    const int64_t stride = batch.sequences * sizes_.input;
+    int active = count;
+    for (int64_t t = 0; t < tracks[0].length; ++t) {
+      while (tracks[active - 1].length <= t) --active;
+      int n_readers = 0, n_skimmers = 0;
+      for (int n = 0; n < active; ++n) {
+        Track& track = tracks[n];
+        const int64_t token = t * batch.sequences + track.sequence;
+        const float* row = nullptr;
+        if (batch.table) {
+          row = batch.table + batch.words[token] * row_size() + small_offset_;
+          track.projected_big = row - small_offset_;
+          track.projected_small = row;
+        } else {
+          track.input = batch.inputs + token * sizes_.input;
+          if (alone && sizes_.skims) {
+            if (t % kBlock == 0)
+              project_cheap(track.input, stride, int(smaller(kBlock, track.length - t)), cheap_ahead, cheap_size);
+            row = track.projected_small = cheap_ahead + t % kBlock * cheap_size;
+          }
+        }
+        bool read = true;
+        if (sizes_.skims) {
+          const float projected = row ? row[small_.row_size()] : decision_.project(track.input);
+          const float margin = decision_.margin(projected, track.hidden);
+          read = margin > batch.threshold;
+          results.read[token] = read;
+          write_log_p(margin, results.log_p + 2 * token);
+        }
+        (read ? readers[n_readers++] : skimmers[n_skimmers++]) = &track;
+      }
+      if (alone && n_readers) {
+        Track& track = *readers[0];
+        if (t >= big_end) {
+          // The pass is bound by fetching weights: a second token costs next to nothing, more only pay while reading.
+          const int tokens = sizes_.skims ? int(smaller(2 + read_in_a_row, kMostSpeculated)) : kBlock;
+          big_begin = t;
+          big_end = smaller(t + tokens, track.length);
+          big_.project(track.input, stride, int(big_end - t), big_ahead, big_.row_size());
+        }
+        track.projected_big = big_ahead + (t - big_begin) * big_.row_size();
+      }
+      read_in_a_row = n_readers ? read_in_a_row + 1 : 0;
+      if (n_readers) {
+        walk(big_, &Track::projected_big, readers, n_readers, t & 1, [](int panel, Track& track, Vec (&gates)[4]) {
+          Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
+          Cell::activate(gates);
+          Cell::next(gates, hidden, cell, hidden, cell);
+          store(track.next_hidden + panel * kLanes, hidden);
+          store(track.cell + panel * kLanes, cell);
+        });
+        for (int n = 0; n < n_readers; ++n) swap_hidden(*readers[n]);
+      }
+      if (n_skimmers && small_.panels) {
+        const int units = small_.units;
+        walk(small_, &Track::projected_small, skimmers, n_skimmers, false,
+             [units](int panel, Track& track, Vec (&gates)[4]) {
+               const Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
+               Vec new_hidden, new_cell = cell;
+               Cell::activate(gates);
+               Cell::next(gates, hidden, cell, new_hidden, new_cell);
+               const int count = units - panel * kLanes;
+               store(track.next_hidden + panel * kLanes, select_first(count, new_hidden, hidden));
+               store(track.cell + panel * kLanes, select_first(count, new_cell, cell));
+             });
+        for (int n = 0; n < n_skimmers; ++n)
+          copy(skimmers[n]->hidden, skimmers[n]->next_hidden, small_.panels * kLanes);
+      }
+      for (int n = 0; n < active; ++n) write_step(batch, results, t, tracks[n]);
+    }
+  }
+
+  // lerp in the way that is exact at both ends.
+  static Vec mix(Vec skim, Vec read, float share) {
+    return share < 0.5f ? skim + share * (read - skim) : read - (1.0f - share) * (read - skim);
+  }
+
+  static void store_slots(float* to, const Vec (&slots)[4]) {
+    for (int slot = 0; slot < 4; ++slot) store(to + slot * kLanes, slots[slot]);
+  }
+  static void load_slots(const float* from, Vec (&slots)[4]) {
+    for (int slot = 0; slot < 4; ++slot) slots[slot] = load(from + slot * kLanes);
+  }
+
+  void forward_tracks(const Batch& batch, const Results& results, const Tape& tape, Track* tracks, int count) const {
+    Buffer lists_memory(2 * int64_t(count) + 16);
+    Track** active_tracks = reinterpret_cast<Track**>(lists_memory.at(0));
+    for (int n = 0; n < count; ++n) {
+      active_tracks[n] = &tracks[n];
+      for (int64_t past = tracks[n].length; past < batch.steps; ++past) {
+        const int64_t empty = past * batch.sequences + tracks[n].sequence;
+        clear(tape.gates + empty * row_size(), row_size());
+        if (Cell::has_cell) clear(tape.cells + empty * padded_, padded_);
+      }
+    }
+    int active = count;
+    for (int64_t t = 0; t < tracks[0].length; ++t) {
+      while (tracks[active - 1].length <= t) --active;
+      for (int n = 0; n < active; ++n) {
+        Track& track = tracks[n];
+        const int64_t token = t * batch.sequences + track.sequence;
+        track.input = batch.inputs + token * sizes_.input;
+        track.gates = tape.gates + token * row_size();
+        if (Cell::has_cell) track.saved_cell = tape.cells + token * padded_;
+        clear(track.gates + decision_offset_, kLanes);
+        if (!sizes_.skims) continue;
+        const float margin = decision_.margin(decision_.project(track.input), track.hidden);
+        write_log_p(margin, results.log_p + 2 * token);
+        results.read[token] = margin > batch.threshold;
+        track.share = results.read[token];
+        if (tape.noise) track.share = sigmoid(broadcast((margin + tape.noise[token]) / tape.temperature))[0];
+        track.gates[decision_offset_] = track.share;
+        copy(track.skim_hidden, track.hidden, padded_);
+        copy(track.skim_cell, track.cell, padded_);
+      }
+      const int units = small_.units, small_offset = small_offset_;
+      walk(small_, &Track::projected_small, active_tracks, active, false,
+           [=](int panel, Track& track, Vec (&gates)[4]) {
+             const Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
+             Vec new_hidden, new_cell = cell;
+             Cell::activate(gates);
+             store_slots(track.gates + small_offset + panel * kPanel, gates);
+             Cell::next(gates, hidden, cell, new_hidden, new_cell);
+             const int count = units - panel * kLanes;
+             store(track.skim_hidden + panel * kLanes, select_first(count, new_hidden, hidden));
+             store(track.skim_cell + panel * kLanes, select_first(count, new_cell, cell));
+           });
+      const bool skims = sizes_.skims;
+      walk(big_, &Track::projected_big, active_tracks, active, t & 1, [=](int panel, Track& track, Vec (&gates)[4]) {
+        Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
+        Cell::activate(gates);
+        store_slots(track.gates + panel * kPanel, gates);
+        Cell::next(gates, hidden, cell, hidden, cell);
+        if (skims) {
+          hidden = mix(load(track.skim_hidden + panel * kLanes), hidden, track.share);
+          cell = mix(load(track.skim_cell + panel * kLanes), cell, track.share);
+        }
+        store(track.next_hidden + panel * kLanes, hidden);
+        if (Cell::has_cell) {
+          store(track.cell + panel * kLanes, cell);
+          store(track.saved_cell + panel * kLanes, cell);
+        }
+      });
+      for (int n = 0; n < active; ++n) {
+        swap_hidden(tracks[n]);
+        write_step(batch, results, t, tracks[n]);
+      }
+    }
+  }
+
+  // The hidden weights by rows of gates, as the way back needs them: panels of up to 4 vectors of hidden units, each
+  // (decision_offset + 1, vectors, lanes).
+  void transpose_hidden_weights(float* to) const {
+    const int rows = decision_offset_ + 1;
+    auto put = [&](int row, int unit, float value) {
+      const int panel = unit / kPanel;
+      const int width = int(smaller(kPanel, padded_ - panel * kPanel));
+      to[int64_t(panel) * rows * kPanel + int64_t(row) * width + unit % kPanel] = value;
+    };
+    const PackedCell<Cell>* const cells[] = {&big_, &small_};
+    for (const PackedCell<Cell>* cell : cells)
+      for (int panel = 0; panel < cell->panels; ++panel)
+        for (int unit = 0; unit < sizes_.hidden; ++unit)
+          for (int gate = 0; gate < Cell::gates; ++gate)
+            for (int lane = 0; lane < kLanes; ++lane)
+              put((cell == &small_ ? small_offset_ : 0) + panel * kPanel + Cell::hidden_slot(gate) * kLanes + lane, unit,
+                  cell->hidden.at(((int64_t(panel) * sizes_.hidden + unit) * Cell::gates + gate) * kLanes)[lane]);
+    if (sizes_.skims)
+      for (int unit = 0; unit < sizes_.hidden; ++unit) put(decision_offset_, unit, decision_.hidden.at(0)[unit]);
+  }
+
+  void backward_tracks(const Batch& batch, const Results& results, const Tape& tape, const Gradients& gradients,
+                       const float* transposed, Track* tracks, int count) const {
+    for (int n = 0; n < count; ++n) {
+      for (int64_t t = tracks[n].length; t < batch.steps; ++t)
+        clear(gradients.gates + (t * batch.sequences + tracks[n].sequence) * row_size(), row_size());
+    }
+    int active = 0;
+    for (int64_t t = tracks[0].length - 1; t >= 0; --t) {
+      while (active < count && tracks[active].length > t) {
+        Track& track = tracks[active++];
+        const int64_t row = track.sequence * sizes_.hidden;
+        if (gradients.last_hidden) copy(track.d_hidden, gradients.last_hidden + row, sizes_.hidden);
+        if (gradients.last_cell) copy(track.d_cell, gradients.last_cell + row, sizes_.hidden);
+      }
+      for (int n = 0; n < active; ++n) backward_token(batch, results, tape, gradients, t, tracks[n]);
+      const int rows = decision_offset_ + (sizes_.skims ? 1 : 0);
+      for (int first_unit = 0; first_unit < padded_; first_unit += kPanel) {
+        const float* weights = transposed + int64_t(first_unit) * (decision_offset_ + 1);
+        in_runs<kGroup>(active, [&](auto n_tracks, int first) {
+          constexpr int N = decltype(n_tracks)::value;
+          const int vectors = int(smaller(4, (padded_ - first_unit) / kLanes));
+          if (vectors == 4) return add_back<4, N>(weights, rows, first_unit, tracks + first);
+          call_rest<3>(vectors, 0, [&](auto v, int) {
+            add_back<decltype(v)::value, N>(weights, rows, first_unit, tracks + first);
+          });
+        });
+      }
+    }
+    for (int n = 0; n < count; ++n) {
+      const int64_t row = tracks[n].sequence * sizes_.hidden;
+      copy(gradients.hidden + row, tracks[n].d_hidden, sizes_.hidden);
+      if (Cell::has_cell) copy(gradients.cell + row, tracks[n].d_cell, sizes_.hidden);
+    }
+  }
+
+  // d_hidden += d_gates times the hidden weights, for V vectors of units and N tracks.
+  template <int V, int N>
+  static void add_back(const float* weights, int rows, int first_unit, Track* tracks) {
+    Vec sums[N][V];
+    const float* d_gates[N];
+    for (int n = 0; n < N; ++n) {
+      d_gates[n] = tracks[n].d_gates;
+      for (int v = 0; v < V; ++v) sums[n][v] = load(tracks[n].d_hidden + first_unit + v * kLanes);
+    }
+    for (int k = 0; k < rows; ++k) {
+      Vec value[N];
+      for (int n = 0; n < N; ++n) value[n] = broadcast(d_gates[n][k]);
+      for (int v = 0; v < V; ++v) {
+        const Vec weight = load(weights + (int64_t(k) * V + v) * kLanes);
+        for (int n = 0; n < N; ++n) sums[n][v] += weight * value[n];
+      }
+    }
+    for (int n = 0; n < N; ++n)
+      for (int v = 0; v < V; ++v) store(tracks[n].d_hidden + first_unit + v * kLanes, sums[n][v]);
+  }
+
+  // The gradient of one token's gates, and of the state before it by every path but the hidden weights.
+  void backward_token(const Batch& batch, const Results& results, const Tape& tape, const Gradients& gradients,
+                      int64_t t, Track& track) const {
+    const int64_t token = t * batch.sequences + track.sequence;
+    const int64_t before = token - batch.sequences;
+    const float* gates_row = tape.gates + token * row_size();
+    track.d_gates = gradients.gates + token * row_size();
+    copy(track.hidden, t ? results.outputs + before * sizes_.hidden : batch.hidden + track.sequence * sizes_.hidden,
+         sizes_.hidden);
+    if (Cell::has_cell) {
+      if (t) copy(track.cell, tape.cells + before * padded_, padded_);
+      else copy(track.cell, batch.cell + track.sequence * sizes_.hidden, sizes_.hidden);
+    }
+    const float share = sizes_.skims ? gates_row[decision_offset_] : 1.0f;
+    const float* d_output = gradients.outputs ? gradients.outputs + token * sizes_.hidden : nullptr;
+    Vec d_share = {};
+    for (int panel = 0; panel < big_.panels; ++panel) {
+      const int first = panel * kLanes;
+      Vec hidden = load(track.hidden + first), cell = load(track.cell + first);
+      Vec d_new_hidden = load(track.d_hidden + first), d_new_cell = load(track.d_cell + first);
+      if (d_output) d_new_hidden += load_some(d_output + first, sizes_.hidden - first);
+      Vec gates[4], d_gates[4], read_hidden, read_cell = cell, d_hidden, d_cell;
+      load_slots(gates_row + panel * kPanel, gates);
+      Cell::next(gates, hidden, cell, read_hidden, read_cell);
+      Cell::backward(gates, hidden, cell, share * d_new_hidden, share * d_new_cell, d_gates, d_hidden, d_cell);
+      store_slots(track.d_gates + panel * kPanel, d_gates);
+      if (sizes_.skims) {
+        // Units of the small cell change by it; the others, and their gradient, pass by it.
+        const Vec d_skim_hidden = (1.0f - share) * d_new_hidden, d_skim_cell = (1.0f - share) * d_new_cell;
+        const int units = small_.units - first;
+        Vec skim_hidden = hidden, skim_cell = cell, d_old_hidden = d_skim_hidden, d_old_cell = d_skim_cell;
+        if (units > 0) {
+          Vec small_gates[4], d_small[4], new_hidden, new_cell = cell, d_small_hidden, d_small_cell;
+          load_slots(gates_row + small_offset_ + panel * kPanel, small_gates);
+          Cell::next(small_gates, hidden, cell, new_hidden, new_cell);
+          Cell::backward(small_gates, hidden, cell, d_skim_hidden, d_skim_cell, d_small, d_small_hidden, d_small_cell);
+          for (Vec& d : d_small) d = select_first(units, d, Vec{});
+          store_slots(track.d_gates + small_offset_ + panel * kPanel, d_small);
+          skim_hidden = select_first(units, new_hidden, hidden);
+          skim_cell = select_first(units, new_cell, cell);
+          d_old_hidden = select_first(units, d_small_hidden, d_skim_hidden);
+          d_old_cell = select_first(units, d_small_cell, d_skim_cell);
+        }
+        d_hidden += d_old_hidden;
+        d_cell += d_old_cell;
+        d_share += d_new_hidden * (read_hidden - skim_hidden) + d_new_cell * (read_cell - skim_cell);
+      }
+      store(track.d_hidden + first, d_hidden);
+      store(track.d_cell + first, d_cell);
+    }
+    clear(track.d_gates + decision_offset_, kLanes);
+    if (!sizes_.skims) return;
+    float d_margin = 0;
+    if (gradients.log_p) {
+      const float* log_p = results.log_p + 2 * token;
+      d_margin = gradients.log_p[2 * token] * expf(log_p[1]) - gradients.log_p[2 * token + 1] * expf(log_p[0]);
+    }
+    if (tape.noise) d_margin += sum(d_share) * share * (1.0f - share) / tape.temperature;
+    track.d_gates[decision_offset_] = d_margin;
+  }
+
+  const Sizes sizes_;
+  const PackedCell<Cell> big_, small_;
+  const PackedDecision decision_;
+  const int padded_, small_offset_, decision_offset_;
+};
+
+inline Layer* make_layer(bool gru, const Sizes& sizes, const CellWeights& big, const CellWeights& small,
+                         const DecisionWeights& decision) {
+  if (gru) return new Engine<Gru>(sizes, big, small, decision);
+  return new Engine<Lstm>(sizes, big, small, decision);
+}
+
+}  // namespace
+}  // namespace skimrnn

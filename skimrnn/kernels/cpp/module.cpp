@@ -1,0 +1,169 @@
+// The Python module: picks an instruction set and hands arrays over by address. The caller (cpu.py) checks them.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <numeric>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "layer.hpp"
+
+namespace nb = nanobind;
+
+namespace skimrnn {
+
+void* allocate(int64_t bytes) {
+  const size_t size = (size_t(bytes) / 64 + 1) * 64;
+  void* memory = std::aligned_alloc(64, size);
+  if (!memory) throw std::bad_alloc();
+  return std::memset(memory, 0, size);
+}
+
+void release(void* memory) { std::free(memory); }
+
+void run_on_threads(int threads, void (*work)(int thread, void* context), void* context) {
+  std::vector<std::thread> others;
+  for (int thread = 1; thread < threads; ++thread) others.emplace_back(work, thread, context);
+  if (threads > 0) work(0, context);
+  for (std::thread& other : others) other.join();
+}
+
+void sort_by_length(const int64_t* lengths, int64_t sequences, int64_t* order) {
+  std::iota(order, order + sequences, int64_t(0));
+  std::stable_sort(order, order + sequences, [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+}
+
+namespace {
+
+struct InstructionSet {
+  const char* name;
+  bool supported;
+  MakeLayer make;
+};
+
+// Best first.
+std::vector<InstructionSet> instruction_sets() {
+  return {
+#if defined(SKIMRNN_X86)
+      {"avx512", bool(__builtin_cpu_supports("x86-64-v4")), make_layer_avx512},
+      {"avx2", bool(__builtin_cpu_supports("x86-64-v3")), make_layer_avx2},
+#endif
+      {"plain", true, make_layer_plain},
+  };
+}
+
+std::vector<std::string> names(bool only_supported) {
+  std::vector<std::string> result;
+  for (const InstructionSet& set : instruction_sets())
+    if (set.supported || !only_supported) result.emplace_back(set.name);
+  return result;
+}
+
+template <class T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+using Address = uintptr_t;  // of a contiguous array; 0 is none
+
+// Four arrays from the list, starting with the given one.
+template <class Weights>
+Weights four(const std::vector<Address>& addresses, size_t first) {
+  return {pointer<float>(addresses.at(first)), pointer<float>(addresses.at(first + 1)),
+          pointer<float>(addresses.at(first + 2)), pointer<float>(addresses.at(first + 3))};
+}
+
+std::unique_ptr<Layer> make(const std::string& isa, bool gru, int input, int hidden, int small, bool skims,
+                            const std::vector<Address>& weights) {
+  for (const InstructionSet& set : instruction_sets())
+    if (set.name == isa && set.supported) {
+      const auto big = four<CellWeights>(weights, 0);
+      if (!skims) return std::unique_ptr<Layer>(set.make(gru, {input, hidden, 0, false}, big, {}, {}));
+      return std::unique_ptr<Layer>(set.make(gru, {input, hidden, small, true}, big, four<CellWeights>(weights, 4),
+                                             four<DecisionWeights>(weights, 8)));
+    }
+  throw nb::value_error(("instruction set not built, or not supported by this CPU: " + isa).c_str());
+}
+
+Batch make_batch(int64_t steps, int64_t sequences, Address inputs, Address table, int64_t table_rows, Address words,
+                 Address lengths, Address hidden, Address cell, float threshold, int threads) {
+  for (int64_t n = 0; n < sequences; ++n) {
+    const int64_t length = pointer<int64_t>(lengths)[n];
+    if (length <= 0)  // Torch's words.
+      throw std::runtime_error(
+          "Length of all samples has to be greater than 0, but found an element in 'lengths' that is <= 0");
+    if (length > steps) throw std::runtime_error("a length is greater than the number of steps");
+  }
+  for (int64_t n = 0; table && n < steps * sequences; ++n)
+    if (const int64_t word = pointer<int64_t>(words)[n]; word < 0 || word >= table_rows)
+      throw nb::index_error("a word is not in the table");
+  return {steps,
+          sequences,
+          pointer<float>(inputs),
+          pointer<float>(table),
+          pointer<int64_t>(words),
+          pointer<int64_t>(lengths),
+          pointer<float>(hidden),
+          pointer<float>(cell),
+          threshold,
+          threads};
+}
+
+Results make_results(Address outputs, Address last_hidden, Address last_cell, Address log_p, Address read) {
+  return {pointer<float>(outputs), pointer<float>(last_hidden), pointer<float>(last_cell), pointer<float>(log_p),
+          pointer<bool>(read)};
+}
+
+Tape make_tape(Address noise, float temperature, Address gates, Address cells) {
+  return {pointer<float>(noise), temperature, pointer<float>(gates), pointer<float>(cells)};
+}
+
+Gradients make_gradients(Address outputs, Address last_hidden, Address last_cell, Address log_p, Address gates,
+                         Address hidden, Address cell) {
+  return {pointer<float>(outputs), pointer<float>(last_hidden), pointer<float>(last_cell), pointer<float>(log_p),
+          pointer<float>(gates),   pointer<float>(hidden),      pointer<float>(cell)};
+}
+
+}  // namespace
+}  // namespace skimrnn
+
+NB_MODULE(_cpu, m) {
+  using namespace skimrnn;
+  m.attr("supported") = nb::cast(names(true));  // Best first.
+  m.attr("built") = nb::cast(names(false));
+  nb::dict lanes;  // Floats in a vector of each instruction set.
+  lanes["avx512"] = 16;
+  lanes["avx2"] = 8;
+  lanes["plain"] = 4;
+  m.attr("lanes") = lanes;
+  nb::class_<Batch>(m, "Batch");
+  nb::class_<Results>(m, "Results");
+  nb::class_<Tape>(m, "Tape");
+  nb::class_<Gradients>(m, "Gradients");
+  m.def("batch", &make_batch);
+  m.def("results", &make_results);
+  m.def("tape", &make_tape);
+  m.def("gradients", &make_gradients);
+  m.def("layer", &make);
+  nb::class_<Layer>(m, "Layer")
+      .def_prop_ro("lanes", &Layer::lanes)
+      .def_prop_ro("row_size", &Layer::row_size)
+      .def(
+          "fold",
+          [](const Layer& layer, Address inputs, int64_t count, Address rows) {
+            layer.fold(pointer<float>(inputs), count, pointer<float>(rows));
+          },
+          nb::call_guard<nb::gil_scoped_release>())
+      .def("infer", &Layer::infer, nb::call_guard<nb::gil_scoped_release>())
+      .def("forward", &Layer::forward, nb::call_guard<nb::gil_scoped_release>())
+      .def("backward", &Layer::backward, nb::call_guard<nb::gil_scoped_release>());
+}

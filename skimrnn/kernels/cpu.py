@@ -1,0 +1,524 @@
+"""The fast path on the CPU, in float32: the C++ of `cpp/` behind the signatures of `reference.py`.
+
+Inference computes only the cell that each token's decision chose. Training runs both cells, as the relaxed model must,
+forward and backward over the whole sequence in C++, and leaves weight and input gradients to one matrix product each.
+"""
+
+import math
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from weakref import ref
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.weak import WeakIdKeyDictionary
+
+from skimrnn.errors import UserError
+from skimrnn.kernels import _cpu
+from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State
+
+SUPPORTED_ISAS: list[str] = list(_cpu.supported)
+"""Instruction sets that were built and that this CPU has, best first."""
+
+_HIDDEN_SLOTS = {"lstm": (0, 1, 2, 3), "gru": (0, 1, 3)}  # See cpp/engine.hpp.
+
+
+def isa() -> str:
+    """The instruction set in use: the best supported one, or what `SKIMRNN_ISA` says."""
+    name = os.environ.get("SKIMRNN_ISA") or SUPPORTED_ISAS[0]
+    if name not in SUPPORTED_ISAS:
+        raise UserError(f"SKIMRNN_ISA={name}: not built or not supported here (there are {', '.join(SUPPORTED_ISAS)})")
+    return name
+
+
+def covers(*tensors: Tensor) -> bool:
+    """Whether this kernel can run on such tensors."""
+    return all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+
+
+def skim_lstm(
+    inputs: Tensor,
+    lengths: Tensor,
+    state: State,
+    big: CellWeights,
+    small: CellWeights,
+    decision: DecisionWeights,
+    *,
+    threshold: float = 0.5,
+    noise: Tensor | None = None,
+    temperature: float = 1.0,
+) -> SkimSequence:
+    """Run a Skim-LSTM: see `skimrnn.kernels.reference.skim_lstm`."""
+    return _run("lstm", inputs, lengths, state, [*big, *small, *decision], threshold, noise, temperature)
+
+
+def skim_gru(
+    inputs: Tensor,
+    lengths: Tensor,
+    state: State,
+    big: CellWeights,
+    small: CellWeights,
+    decision: DecisionWeights,
+    *,
+    threshold: float = 0.5,
+    noise: Tensor | None = None,
+    temperature: float = 1.0,
+) -> SkimSequence:
+    """Run a Skim-GRU: see `skimrnn.kernels.reference.skim_gru`."""
+    return _run("gru", inputs, lengths, state, [*big, *small, *decision], threshold, noise, temperature)
+
+
+def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
+    """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D) and the last (h, c). Inference only."""
+    return _plain("lstm", inputs, lengths, state, weights)
+
+
+def gru(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
+    """Run a plain GRU over `inputs` (T, B, E): outputs (T, B, D) and the last (h,). Inference only."""
+    return _plain("gru", inputs, lengths, state, weights)
+
+
+class Folded:
+    """A layer whose input projections are kept per word of a vocabulary. Inference only.
+
+    `vectors` (V, E) are the words; `weights` are those of a plain cell, or of a skimming layer (big, small, decision).
+    The table takes V x (4D + 4S + 1) floats, a little more for padding.
+    """
+
+    def __init__(self, cell: str, vectors: Tensor, weights: Sequence[Tensor]) -> None:
+        vectors = vectors.detach().contiguous()
+        self._cell = cell
+        self._weights = [weight.detach().clone() for weight in weights]
+        self._layer = _pack(cell, self._weights)
+        self.table = vectors.new_empty(len(vectors), self._layer.row_size)
+        self._layer.fold(vectors.data_ptr(), len(vectors), self.table.data_ptr())
+
+    def __call__(self, words: Tensor, lengths: Tensor, state: State, threshold: float = 0.5) -> SkimSequence:
+        """Run over `words` (T, B, int64). A plain cell reads every word."""
+        _check_shapes(words[..., None].expand(*words.shape, self._weights[0].shape[1]), lengths, state, self._weights)
+        if words.dtype != torch.int64:
+            raise TypeError(f"words must be int64, not {words.dtype}")
+        return _infer(self._layer, self._weights, None, self.table, words, lengths, state, threshold)
+
+
+def _plain(cell: str, inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
+    _check_shapes(inputs, lengths, state, weights)
+    sequence = _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, 0.0)
+    return sequence.outputs, sequence.state
+
+
+def _run(
+    cell: str,
+    inputs: Tensor,
+    lengths: Tensor,
+    state: State,
+    weights: list[Tensor],
+    threshold: float,
+    noise: Tensor | None,
+    temperature: float,
+) -> SkimSequence:
+    _check_shapes(inputs, lengths, state, weights)
+    wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, *state, *weights))
+    if noise is None and not wants_gradient and not torch.compiler.is_compiling():
+        return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold)
+    difference = None if noise is None else noise[..., 0] - noise[..., 1]  # (T, B)
+    memory = state[1] if cell == "lstm" else None
+    run = _forward if wants_gradient or noise is not None else _infer_op
+    outputs, last_hidden, last_cell, log_p, read, *_ = run(
+        cell, inputs, lengths, state[0], memory, weights, threshold, difference, temperature
+    )
+    return SkimSequence(outputs, (last_hidden, last_cell) if cell == "lstm" else (last_hidden,), log_p, read)
+
+
+def _check_shapes(inputs: Tensor, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
+    """What C++ gets by address must be what it believes it to be. The numbers in `lengths` are checked there."""
+    _, batch, width = inputs.shape
+    assert width == weights[0].shape[1], (inputs.shape, weights[0].shape)
+    assert all(s.shape == (batch, weights[1].shape[1]) for s in state), [s.shape for s in state]
+    assert lengths.shape == (batch,) and lengths.dtype == torch.int64 and lengths.device.type == "cpu", lengths
+    assert covers(*state), [s.dtype for s in state]
+
+
+def _logit(threshold: float) -> float:
+    """The margin at which p(read) is `threshold`: all real margins lie above that of 0 and below that of 1."""
+    if threshold <= 0:
+        return -math.inf
+    return math.inf if threshold >= 1 else math.log(threshold / (1 - threshold))
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+# Packed weights -------------------------------------------------------------------------------------------------------
+
+
+class _Packed(NamedTuple):
+    layer: _cpu.Layer
+    isa: str
+    weights: list[Any]  # weak references
+    versions: list[int]
+
+
+_packs: Any = WeakIdKeyDictionary()  # by the big cell's hidden weights
+
+
+def _packed(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
+    """The packed weights, from the last call if they have not changed since.
+
+    A change is seen by torch's version counter: all in-place operations and optimisers move it, but not writes
+    through `.data` or a NumPy view.
+    """
+    if any(weight.is_inference() for weight in weights):  # They have no version counter.
+        return _pack(cell, weights)
+    name, versions = isa(), [weight._version for weight in weights]
+    known: _Packed | None = _packs.get(weights[1])
+    same_versions = known is not None and (known.isa, known.versions) == (name, versions)
+    if known and same_versions and all(map(operator.is_, (weight() for weight in known.weights), weights)):
+        return known.layer
+    layer = _pack(cell, weights)
+    _packs[weights[1]] = _Packed(layer, name, [ref(weight) for weight in weights], versions)
+    return layer
+
+
+def _pack(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
+    """Pack four tensors of a plain cell, or twelve of a skimming layer, for the instruction set in use."""
+    arrays = [weight.detach().contiguous() for weight in weights]
+    hidden_size, input_size = arrays[1].shape[1], arrays[0].shape[1]
+    gates = len(_HIDDEN_SLOTS[cell])
+    small_size = len(arrays[4]) // gates if len(arrays) > 4 else 0
+    for array, rows in zip(arrays[::4], (gates * hidden_size, gates * small_size, 2), strict=False):
+        assert len(array) == rows, array.shape
+    for first in range(0, len(arrays), 4):
+        rows = len(arrays[first])
+        shapes = [(rows, input_size), (rows, hidden_size), (rows,), (rows,)]
+        assert [array.shape for array in arrays[first : first + 4]] == shapes, [array.shape for array in arrays]
+    assert covers(*arrays), "float32 tensors on the CPU are wanted"
+    return _cpu.layer(
+        isa(), cell == "gru", input_size, hidden_size, small_size, len(arrays) > 4, [_address(a) for a in arrays]
+    )
+
+
+# Inference ------------------------------------------------------------------------------------------------------------
+
+
+def _infer(
+    layer: _cpu.Layer,
+    weights: Sequence[Tensor],
+    inputs: Tensor | None,
+    table: Tensor | None,
+    words: Tensor | None,
+    lengths: Tensor,
+    state: State,
+    threshold: float,
+) -> SkimSequence:
+    source = inputs if inputs is not None else words
+    assert source is not None
+    steps, batch = source.shape[:2]
+    like = weights[0]
+    source, lengths = source.contiguous(), lengths.contiguous()
+    state = tuple(s.contiguous() for s in state)
+    outputs = like.new_empty(steps, batch, state[0].shape[1])
+    last = tuple(torch.empty_like(s) for s in state)
+    skims = len(weights) > 4
+    log_p = like.new_empty((steps, batch, 2) if skims else 0)
+    read = torch.empty((steps, batch) if skims else 0, dtype=torch.bool)
+    cells = (0, 0) if len(state) == 1 else (_address(state[1]), _address(last[1]))
+    layer.infer(
+        _cpu.batch(
+            steps,
+            batch,
+            0 if inputs is None else source.data_ptr(),
+            _address(table),
+            0 if table is None else table.shape[0],
+            0 if words is None else source.data_ptr(),
+            lengths.data_ptr(),
+            state[0].data_ptr(),
+            cells[0],
+            _logit(threshold),
+            torch.get_num_threads(),
+        ),
+        _cpu.results(_address(outputs), _address(last[0]), cells[1], _address(log_p), _address(read)),
+    )
+    return SkimSequence(outputs, last, log_p, read)
+
+
+@torch.library.custom_op("skimrnn::infer", mutates_args=(), device_types="cpu")
+def _infer_op(
+    cell: str,
+    inputs: Tensor,
+    lengths: Tensor,
+    hidden: Tensor,
+    memory: Tensor | None,
+    weights: list[Tensor],
+    threshold: float,
+    noise: Tensor | None,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    state = (hidden,) if memory is None else (hidden, memory)
+    sequence = _infer(_pack(cell, weights), weights, inputs, None, None, lengths, state, threshold)
+    last = sequence.state
+    return (
+        sequence.outputs,
+        last[0],
+        last[1] if len(last) > 1 else hidden.new_empty(0),
+        sequence.log_probabilities,
+        sequence.read,
+    )
+
+
+def _fake_results(inputs: Tensor, hidden: Tensor, memory: Tensor | None) -> tuple[Tensor, ...]:
+    steps, batch, _ = inputs.shape
+    return (
+        inputs.new_empty(steps, batch, hidden.shape[1]),
+        inputs.new_empty(hidden.shape),
+        inputs.new_empty(0 if memory is None else hidden.shape),
+        inputs.new_empty(steps, batch, 2),
+        inputs.new_empty(steps, batch, dtype=torch.bool),
+    )
+
+
+@_infer_op.register_fake
+def _(
+    cell: str,
+    inputs: Tensor,
+    lengths: Tensor,
+    hidden: Tensor,
+    memory: Tensor | None,
+    weights: list[Tensor],
+    threshold: float,
+    noise: Tensor | None,
+    temperature: float,
+) -> tuple[Tensor, ...]:
+    return _fake_results(inputs, hidden, memory)
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+class _Rows(NamedTuple):
+    """How a row of gates is laid out: panels of the big cell, of the small cell, and one vector for the decision."""
+
+    cell: str
+    hidden_size: int
+    small_size: int
+    lanes: int
+
+    @property
+    def sizes(self) -> list[int]:
+        return [4 * self._padded(self.hidden_size), 4 * self._padded(self.small_size), self.lanes]
+
+    def _padded(self, units: int) -> int:
+        return -(-units // self.lanes) * self.lanes
+
+    def stack(self, matrices: Sequence[Tensor], slots: tuple[int, ...]) -> Tensor:
+        """Weights (G D, K), (G S, K), (2, K) as rows (sum of sizes, K); padding is zero."""
+        rows = [self._to_panels(matrix, slots) for matrix in matrices[:2]]
+        difference = matrices[2][:1] - matrices[2][1:]
+        return torch.cat([*rows, functional.pad(difference, (0, 0, 0, self.lanes - 1))])
+
+    def unstack(self, rows: Tensor, slots: tuple[int, ...]) -> list[Tensor]:
+        """The gradient of what `stack` stacked, from that of its rows."""
+        big, small, decision = rows.split(self.sizes)
+        units = (self.hidden_size, self.small_size)
+        cells = [self._from_panels(part, n, slots) for part, n in zip((big, small), units, strict=True)]
+        return [*cells, torch.cat([decision[:1], -decision[:1]])]
+
+    def _to_panels(self, matrix: Tensor, slots: tuple[int, ...]) -> Tensor:
+        gates, width = len(slots), matrix.shape[1]
+        units = len(matrix) // gates
+        padded = matrix.new_zeros(4, self._padded(units), width)
+        padded[list(slots), :units] = matrix.view(gates, units, width)
+        return padded.view(4, -1, self.lanes, width).transpose(0, 1).reshape(4 * self._padded(units), width)
+
+    def _from_panels(self, rows: Tensor, units: int, slots: tuple[int, ...]) -> Tensor:
+        width = rows.shape[1]
+        padded = rows.view(-1, 4, self.lanes, width).transpose(0, 1).reshape(4, self._padded(units), width)
+        return padded[list(slots), :units].reshape(len(slots) * units, width)
+
+
+def _rows(cell: str, hidden: Tensor, weights: Sequence[Tensor]) -> _Rows:
+    gates = len(_HIDDEN_SLOTS[cell])
+    return _Rows(cell, hidden.shape[1], len(weights[4]) // gates, _cpu.lanes[isa()])
+
+
+@torch.library.custom_op("skimrnn::forward", mutates_args=(), device_types="cpu")
+def _forward(
+    cell: str,
+    inputs: Tensor,
+    lengths: Tensor,
+    hidden: Tensor,
+    memory: Tensor | None,
+    weights: list[Tensor],
+    threshold: float,
+    noise: Tensor | None,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Outputs, last h, last c, log-probabilities, decisions; and for the way back the gates and the memory cells."""
+    results = [torch.empty_like(t) for t in _fake_results(inputs, hidden, memory)]
+    layer = _pack(cell, weights)
+    padded = -(-hidden.shape[1] // layer.lanes) * layer.lanes
+    gates = inputs.new_empty(*inputs.shape[:2], layer.row_size)
+    cells = inputs.new_empty((*inputs.shape[:2], padded) if memory is not None else 0)
+    noise = None if noise is None else noise.contiguous()
+    arrays = [None if t is None else t.contiguous() for t in (inputs, lengths, hidden, memory)]
+    layer.forward(
+        _batch(inputs.shape, arrays, threshold),
+        _cpu.results(*map(_address, results)),
+        _cpu.tape(_address(noise), temperature, _address(gates), _address(cells)),
+    )
+    return (*results, gates, cells)  # type: ignore[return-value]
+
+
+@_forward.register_fake
+def _(
+    cell: str,
+    inputs: Tensor,
+    lengths: Tensor,
+    hidden: Tensor,
+    memory: Tensor | None,
+    weights: list[Tensor],
+    threshold: float,
+    noise: Tensor | None,
+    temperature: float,
+) -> tuple[Tensor, ...]:
+    rows = _rows(cell, hidden, weights)
+    return (
+        *_fake_results(inputs, hidden, memory),
+        inputs.new_empty(*inputs.shape[:2], sum(rows.sizes)),
+        inputs.new_empty((*inputs.shape[:2], rows.sizes[0] // 4) if memory is not None else 0),
+    )
+
+
+@torch.library.custom_op("skimrnn::backward", mutates_args=(), device_types="cpu")
+def _backward(
+    cell: str,
+    lengths: Tensor,
+    hidden: Tensor,
+    memory: Tensor | None,
+    weights: list[Tensor],
+    relaxed: bool,
+    temperature: float,
+    outputs: Tensor,
+    log_p: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    d_outputs: Tensor | None,
+    d_hidden: Tensor | None,
+    d_cell: Tensor | None,
+    d_log_p: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the gates before their activation (T, B, row), of h_0 and of c_0."""
+    layer = _pack(cell, weights)
+    d_gates, d_first_hidden = torch.empty_like(gates), torch.empty_like(hidden)
+    d_first_cell = torch.empty_like(hidden if memory is not None else cells)
+    arrays = [None if t is None else t.contiguous() for t in (outputs, lengths, hidden, memory)]
+    if memory is None:
+        d_cell = None
+    d_outputs, d_hidden, d_cell, d_log_p = (
+        None if t is None else t.contiguous() for t in (d_outputs, d_hidden, d_cell, d_log_p)
+    )
+    layer.backward(
+        _batch(outputs.shape, arrays, 0.5),
+        _cpu.results(_address(arrays[0]), 0, 0, _address(log_p), 0),
+        _cpu.tape(_address(gates if relaxed else None), temperature, _address(gates), _address(cells)),
+        _cpu.gradients(
+            _address(d_outputs),
+            _address(d_hidden),
+            _address(d_cell),
+            _address(d_log_p),
+            _address(d_gates),
+            _address(d_first_hidden),
+            _address(d_first_cell),
+        ),
+    )
+    return d_gates, d_first_hidden, d_first_cell
+
+
+@_backward.register_fake
+def _(
+    cell: str,
+    lengths: Tensor,
+    hidden: Tensor,
+    memory: Tensor | None,
+    weights: list[Tensor],
+    relaxed: bool,
+    temperature: float,
+    outputs: Tensor,
+    log_p: Tensor,
+    gates: Tensor,
+    cells: Tensor,
+    d_outputs: Tensor | None,
+    d_hidden: Tensor | None,
+    d_cell: Tensor | None,
+    d_log_p: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    first_cell = torch.empty_like(hidden if memory is not None else cells)
+    return torch.empty_like(gates), torch.empty_like(hidden), first_cell
+
+
+def _batch(shape: torch.Size, arrays: Sequence[Tensor | None], threshold: float) -> _cpu.Batch:
+    """A batch of `shape` (T, B, ...) from inputs, lengths, h_0 and c_0."""
+    inputs, lengths, hidden, memory = map(_address, arrays)
+    return _cpu.batch(
+        shape[0],
+        shape[1],
+        inputs,
+        0,
+        0,
+        0,
+        lengths,
+        hidden,
+        memory,
+        _logit(threshold),
+        torch.get_num_threads(),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    cell, xs, lengths, hidden, memory, weights, _, noise, temperature = inputs
+    outputs, _, _, log_p, read, gates, cells = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(read, gates, cells)
+    ctx.save_for_backward(xs, lengths, hidden, memory, outputs, log_p, gates, cells, *weights)
+    ctx.cell, ctx.relaxed, ctx.temperature = cell, noise is not None, temperature
+
+
+def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+    inputs, lengths, hidden, memory, outputs, log_p, gates, cells, *weights = ctx.saved_tensors
+    d_gates, d_hidden, d_memory = _backward(
+        ctx.cell,
+        lengths,
+        hidden,
+        memory,
+        weights,
+        ctx.relaxed,
+        ctx.temperature,
+        outputs,
+        log_p,
+        gates,
+        cells,
+        *gradients[:4],
+    )
+    rows, hidden_slots = _rows(ctx.cell, hidden, weights), _HIDDEN_SLOTS[ctx.cell]
+    input_slots = tuple(range(len(hidden_slots)))
+    flat = d_gates.flatten(0, 1)  # (T B, row)
+    d_inputs = None
+    if ctx.needs_input_grad[1]:
+        d_inputs = (flat @ rows.stack(weights[0::4], input_slots)).view_as(inputs)
+    d_input_rows = flat.t() @ inputs.flatten(0, 1)  # (row, E)
+    d_hidden_rows = d_gates[0].t() @ hidden  # (row, D): h_{t-1} is h_0, then the outputs but the last
+    d_hidden_rows = d_hidden_rows.addmm(d_gates[1:].flatten(0, 1).t(), outputs[:-1].flatten(0, 1))
+    d_bias_rows = flat.sum(0)[:, None]
+    d_weights: list[Any] = [None] * 12
+    d_weights[0::4] = rows.unstack(d_input_rows, input_slots)
+    d_weights[1::4] = rows.unstack(d_hidden_rows, hidden_slots)
+    d_weights[2::4] = [g[:, 0] for g in rows.unstack(d_bias_rows, input_slots)]
+    d_weights[3::4] = [g[:, 0] for g in rows.unstack(d_bias_rows, hidden_slots)]
+    return None, d_inputs, None, d_hidden, d_memory if memory is not None else None, d_weights, None, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)

@@ -1,0 +1,276 @@
+"""What Skim-LSTM and Skim-GRU share: parameters, layers and directions, the kinds of input, the decisions."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence, State
+
+
+class Decisions(NamedTuple):
+    """The decisions of a module about a batch: one entry for each of its L layers times directions, in h_n's order.
+
+    Time comes first whatever `batch_first` says; for unbatched input there is no B. Positions past a sequence's
+    length are zero and False.
+    """
+
+    log_probabilities: Tensor  # (L, T, B, 2): log p_t, read first
+    read: Tensor  # (L, T, B), bool: p_t(read) > threshold
+    lengths: Tensor  # (B), int64: real tokens of each sequence
+
+    def skim_loss(self) -> Tensor:
+        """Mean over sequences (and layers) of (1/T) sum_t -log p_t(skim) over T real tokens: the loss's skim term."""
+        return (-self.log_probabilities[..., 1].sum(dim=1) / self.lengths).mean()
+
+
+class SkimmingLayer(nn.Module):
+    """Base of `SkimLSTM` and `SkimGRU`: parameters and the walk over layers and directions.
+
+    Parameters carry torch's names (`weight_ih_l0`, `bias_hh_l1_reverse`, ...) for the big cell, with the prefix
+    `small_` for the small cell and `decision_` for the decision, so a state dict shows which is which.
+    """
+
+    _name: ClassVar[str]  # of torch's counterpart
+    _gates: ClassVar[int]
+    _run: ClassVar[Callable[..., SkimSequence]]  # the kernel
+
+    temperature: float
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        small_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        threshold: float = 0.5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if value <= 0:
+                raise ValueError(f"{name} must be greater than zero")
+        if not 0 <= small_size <= hidden_size:
+            raise ValueError(f"small_size must lie between 0 and hidden_size ({hidden_size}), not {small_size}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(
+                "dropout should be a number in range [0, 1] representing the probability of an element being zeroed"
+            )
+        if dropout > 0 and num_layers == 1:
+            warnings.warn("dropout acts between layers, so with num_layers=1 it does nothing", stacklevel=2)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.small_size = small_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.threshold = threshold
+        self.temperature = 1.0
+        directions = 2 if bidirectional else 1
+        for layer in range(num_layers):
+            width = input_size if layer == 0 else directions * hidden_size
+            for suffix in self._suffixes(layer):
+                for prefix, rows in (
+                    ("", self._gates * hidden_size),
+                    ("small_", self._gates * small_size),
+                    ("decision_", 2),
+                ):
+                    shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, width), "weight_hh": (rows, hidden_size)}
+                    if bias:
+                        shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+                    for name, shape in shapes.items():
+                        parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+                        self.register_parameter(prefix + name + suffix, parameter)
+        self.reset_parameters()
+
+    @classmethod
+    def _from_torch(cls, rnn: nn.LSTM | nn.GRU, small_size: int, threshold: float) -> Self:
+        if rnn.proj_size:
+            raise ValueError("an LSTM with projections (proj_size) has no skimming counterpart")
+        weight = rnn.get_parameter("weight_ih_l0")
+        layer = cls(
+            rnn.input_size,
+            rnn.hidden_size,
+            small_size,
+            rnn.num_layers,
+            rnn.bias,
+            rnn.batch_first,
+            rnn.dropout,
+            rnn.bidirectional,
+            threshold=threshold,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        layer.load_state_dict(rnn.state_dict(), strict=False)  # All names of the big cell are torch's.
+        return layer.train(rnn.training)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights uniformly from +-1/sqrt(hidden_size), as torch's layers do."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """What `print(layer)` shows."""
+        shown = [f"{self.input_size}, {self.hidden_size}, small_size={self.small_size}, threshold={self.threshold}"]
+        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        shown += [f"{name}={getattr(self, name)}" for name, value in defaults.items() if getattr(self, name) != value]
+        return ", ".join(shown)
+
+    def _forward(
+        self, input: Tensor | PackedSequence, state: State | None
+    ) -> tuple[Tensor | PackedSequence, State, Decisions]:
+        if isinstance(input, PackedSequence):
+            self._check_input(input.data)
+            padded, lengths = pad_packed_sequence(input)  # In the order that the caller knows, as `state` is.
+            state = self._checked_state(padded, state)
+            outputs, last, decisions = self._run_layers(padded, lengths, state)
+            if input.sorted_indices is not None:
+                outputs = outputs.index_select(1, input.sorted_indices)
+                lengths = lengths[input.sorted_indices.cpu()]
+            data = pack_padded_sequence(outputs, lengths).data
+            return PackedSequence(data, *input[1:]), last, decisions
+        if input.dim() not in (2, 3):
+            raise ValueError(f"{self._name}: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        batched = input.dim() == 3
+        self._check_dimensions(state, batched)
+        self._check_input(input)
+        padded = input.transpose(0, 1) if batched and self.batch_first else input  # (T, B, E) or (T, E)
+        if not batched:
+            padded = padded[:, None]
+            state = tuple(s[:, None] for s in state) if state else None
+        state = self._checked_state(padded, state)
+        if len(padded) == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        outputs, last, decisions = self._run_layers(padded, torch.full((padded.shape[1],), len(padded)), state)
+        if not batched:
+            log_p, read, lengths = decisions
+            decisions = Decisions(log_p[:, :, 0], read[:, :, 0], lengths[0])
+            return outputs[:, 0], tuple(s[:, 0] for s in last), decisions
+        return outputs.transpose(0, 1) if self.batch_first else outputs, last, decisions
+
+    def _run_layers(self, inputs: Tensor, lengths: Tensor, state: State) -> tuple[Tensor, State, Decisions]:
+        """Run all layers over (T, B, E) from `state` (L, B, D each)."""
+        lengths = lengths.to(inputs.device)
+        sequences: list[SkimSequence] = []
+        for layer in range(self.num_layers):
+            if layer > 0:
+                inputs = functional.dropout(inputs, self.dropout, self.training)
+            directions = []
+            for suffix in self._suffixes(layer):
+                first = tuple(s[len(sequences)] for s in state)
+                if suffix.endswith("_reverse"):
+                    order = _reversal(lengths, len(inputs))
+                    sequence = self._run_direction(_reorder(inputs, order), lengths, first, suffix)
+                    outputs, log_p, read = (
+                        _reorder(sequence.outputs, order),
+                        _reorder(sequence.log_probabilities, order),
+                        _reorder(sequence.read, order),
+                    )
+                    sequence = SkimSequence(outputs, sequence.state, log_p, read)
+                else:
+                    sequence = self._run_direction(inputs, lengths, first, suffix)
+                sequences.append(sequence)
+                directions.append(sequence.outputs)
+            inputs = directions[0] if len(directions) == 1 else torch.cat(directions, dim=2)
+        last = tuple(_stack(values) for values in zip(*(s.state for s in sequences), strict=True))
+        log_p = _stack([s.log_probabilities for s in sequences])
+        return inputs, last, Decisions(log_p, _stack([s.read for s in sequences]), lengths)
+
+    def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
+        noise = None
+        if self.training:
+            noise = -torch.empty(*inputs.shape[:2], 2, dtype=inputs.dtype, device=inputs.device).exponential_().log()
+        return type(self)._run(
+            inputs,
+            lengths,
+            state,
+            CellWeights(*self._weights("", suffix)),
+            CellWeights(*self._weights("small_", suffix)),
+            DecisionWeights(*self._weights("decision_", suffix)),
+            threshold=self.threshold,
+            noise=noise,
+            temperature=self.temperature,
+        )
+
+    def _suffixes(self, layer: int) -> Iterator[str]:
+        yield f"_l{layer}"
+        if self.bidirectional:
+            yield f"_l{layer}_reverse"
+
+    def _weights(self, prefix: str, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        parameters = self._parameters
+        weight: Any = parameters[f"{prefix}weight_ih{suffix}"]
+        hidden: Any = parameters[f"{prefix}weight_hh{suffix}"]
+        if not self.bias:
+            zeros = weight.new_zeros(len(weight))
+            return weight, hidden, zeros, zeros
+        biases: Any = parameters[f"{prefix}bias_ih{suffix}"], parameters[f"{prefix}bias_hh{suffix}"]
+        return weight, hidden, *biases
+
+    # Torch's own messages, so that a program that expects them goes on working.
+
+    def _check_dimensions(self, state: State | None, batched: bool) -> None:
+        expected = 3 if batched else 2
+        if state is None or all(s.dim() == expected for s in state):
+            return
+        kind = "batched 3-D" if batched else "unbatched 2-D"
+        if len(state) == 2:
+            raise RuntimeError(
+                f"For {kind} input, hx and cx should also be {expected}-D "
+                f"but got ({state[0].dim()}-D, {state[1].dim()}-D) tensors"
+            )
+        raise RuntimeError(f"For {kind} input, hx should also be {expected}-D but got {state[0].dim()}-D tensor")
+
+    def _check_input(self, input: Tensor) -> None:
+        dtype = self.get_parameter("weight_ih_l0").dtype
+        if input.dtype != dtype:
+            raise ValueError(
+                f"RNN input dtype ({input.dtype}) does not match weight dtype ({dtype}). "
+                f"Convert input: input.to({dtype}), or convert model: model.to({input.dtype})"
+            )
+        if input.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.shape[-1]}"
+            )
+
+    def _checked_state(self, padded: Tensor, state: State | None) -> State:
+        """The initial state (L, B, D each): zeros where none is given."""
+        expected = (self.num_layers * (2 if self.bidirectional else 1), padded.shape[1], self.hidden_size)
+        count = 2 if self._name == "LSTM" else 1
+        if state is None:
+            return (padded.new_zeros(expected),) * count
+        for index, s in enumerate(state):
+            if s.shape != expected:
+                which = f"[{index}]" if count == 2 else ""
+                raise RuntimeError(f"Expected hidden{which} size {expected}, got {list(s.shape)}")
+            if s.dtype != padded.dtype:
+                raise ValueError(f"RNN state dtype ({s.dtype}) does not match input dtype ({padded.dtype})")
+        return state
+
+
+def _stack(values: Sequence[Tensor]) -> Tensor:
+    return values[0][None] if len(values) == 1 else torch.stack(list(values))  # A view costs less than a copy.
+
+
+def _reversal(lengths: Tensor, steps: int) -> Tensor:
+    """For each position (T, B) the one that swaps with it when the real tokens are read backwards."""
+    position = torch.arange(steps, device=lengths.device)[:, None]
+    return torch.where(position < lengths, lengths - 1 - position, position)
+
+
+def _reorder(values: Tensor, order: Tensor) -> Tensor:
+    return values[order, torch.arange(order.shape[1], device=order.device)]

@@ -1,0 +1,127 @@
+"""The LSTMs that ours is timed against. Each maker gives a function without arguments that runs one whole sequence.
+
+All take the same `nn.LSTM` and input (T, 1, E) and start from zeros; a test holds them to the same outputs.
+"""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Run = Callable[[], object]
+
+
+class UnavailableError(Exception):
+    """A competitor that cannot run here, and why."""
+
+
+def numpy_lstm(lstm: nn.LSTM, inputs: Tensor) -> Run:
+    """The paper's way: one matrix-vector product of [x_t; h_{t-1}] a step, in NumPy."""
+    threads = torch.get_num_threads()
+    if os.environ.get("OPENBLAS_NUM_THREADS") != str(threads):
+        try:
+            from threadpoolctl import threadpool_limits
+        except ImportError:
+            raise UnavailableError(f"set OPENBLAS_NUM_THREADS={threads}, or pip install 'skimrnn[bench]'") from None
+        threadpool_limits(threads, user_api="blas")
+    weight = np.concatenate(
+        [lstm.get_parameter("weight_ih_l0").detach().numpy(), lstm.get_parameter("weight_hh_l0").detach().numpy()],
+        axis=1,
+    )
+    bias = (lstm.get_parameter("bias_ih_l0") + lstm.get_parameter("bias_hh_l0")).detach().numpy()
+    xs, size = inputs[:, 0].numpy(), lstm.hidden_size
+
+    def run() -> object:
+        h = c = np.zeros(size, np.float32)
+        outputs = np.empty((len(xs), size), np.float32)
+        for t, x in enumerate(xs):
+            h, c = numpy_step(weight, bias, x, h, c, size)
+            outputs[t] = h
+        return outputs
+
+    return run
+
+
+def numpy_step(
+    weight: np.ndarray, bias: np.ndarray, x: np.ndarray, h: np.ndarray, c: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """One LSTM step with `size` outputs from weights (4 size, E + D)."""
+    gates = weight @ np.concatenate([x, h]) + bias
+    i, f, o = (1 / (1 + np.exp(-gates[k * size : (k + 1) * size])) for k in (0, 1, 3))
+    new = f * c + i * np.tanh(gates[2 * size : 3 * size])
+    return o * np.tanh(new), new
+
+
+def torch_lstm(lstm: nn.LSTM, inputs: Tensor) -> Run:
+    """`torch.nn.LSTM` as it is."""
+
+    def run() -> object:
+        with torch.no_grad():
+            return lstm(inputs)[0]
+
+    return run
+
+
+def compiled_lstm(lstm: nn.LSTM, inputs: Tensor) -> Run:
+    """`torch.compile` of a hand-written loop would take minutes at T = 300: the compiled module is timed."""
+    compiled = torch.compile(lstm)
+
+    def run() -> object:
+        with torch.no_grad():
+            return compiled(inputs)[0]
+
+    try:
+        run()
+    except Exception as error:  # The compiler's own errors are of many types.
+        raise UnavailableError(f"torch.compile: {error}") from error
+    return run
+
+
+def onnxruntime_lstm(lstm: nn.LSTM, inputs: Tensor) -> Run:
+    """ONNX Runtime's LSTM operator, one thread as the others."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UnavailableError(f"{error.name} is not installed: pip install 'skimrnn[bench]'") from None
+
+    def reorder(rows: Tensor) -> np.ndarray:
+        i, f, g, o = rows.detach().chunk(4)
+        return torch.cat([i, o, f, g])[None].numpy()  # ONNX's order of gates
+
+    steps, _, width = inputs.shape
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    bias = np.concatenate(
+        [reorder(lstm.get_parameter("bias_ih_l0")), reorder(lstm.get_parameter("bias_hh_l0"))], axis=1
+    )
+    graph = helper.make_graph(
+        [helper.make_node("LSTM", ["X", "W", "R", "B"], ["Y"], hidden_size=lstm.hidden_size)],
+        "lstm",
+        [helper.make_tensor_value_info("X", floats, [steps, 1, width])],
+        [helper.make_tensor_value_info("Y", floats, [steps, 1, 1, lstm.hidden_size])],
+        [
+            onnx.numpy_helper.from_array(reorder(lstm.get_parameter("weight_ih_l0")), "W"),
+            onnx.numpy_helper.from_array(reorder(lstm.get_parameter("weight_hh_l0")), "R"),
+            onnx.numpy_helper.from_array(bias, "B"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feed = {"X": inputs.numpy()}
+
+    def run() -> object:
+        return session.run(["Y"], feed)[0][:, 0]
+
+    return run
+
+
+COMPETITORS: dict[str, Callable[[nn.LSTM, Tensor], Run]] = {
+    "numpy": numpy_lstm,
+    "torch": torch_lstm,
+    "torch.compile": compiled_lstm,
+    "onnxruntime": onnxruntime_lstm,
+}

@@ -1,0 +1,204 @@
+"""The layers beside `nn.LSTM` and `nn.GRU`: every kind of input, state, layer and direction; the same errors."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from skimrnn import SkimGRU, SkimLSTM
+
+T, B, E, D, S = 6, 4, 5, 9, 3
+LENGTHS = torch.tensor([3, 6, 1, 5])
+PAIRS = [(SkimLSTM, nn.LSTM), (SkimGRU, nn.GRU)]
+SHAPES = [{"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True, "bias": False}]
+
+
+def start_from(skimming, layer):
+    return skimming.from_lstm(layer, S) if skimming is SkimLSTM else skimming.from_gru(layer, S)
+
+
+def state_for(layer, batch=B):
+    shape = (layer.num_layers * (2 if layer.bidirectional else 1), *([batch] if batch else []), D)
+    dtype = layer.weight_ih_l0.dtype
+    state = torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype)
+    return state if isinstance(layer, nn.LSTM | SkimLSTM) else state[0]
+
+
+def flat(result):
+    """All tensors of what a layer gives."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    if isinstance(result, nn.utils.rnn.PackedSequence):
+        return [result.data, result.batch_sizes, result.sorted_indices, result.unsorted_indices]
+    return [tensor for part in result for tensor in flat(part)]
+
+
+def assert_close(actual, expected, tolerance=1e-6):
+    for a, e in zip(flat(actual), flat(expected), strict=True):
+        torch.testing.assert_close(a, e, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", SHAPES)
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+@torch.no_grad()
+def test_reading_everything_is_torchs_layer_on_every_kind_of_input(skimming, plain, options, dtype, seed):
+    theirs = plain(E, D, **options, batch_first=True, dtype=dtype).eval()
+    ours = start_from(skimming, theirs)
+    ours.threshold = 0.0
+    inputs = torch.randn(B, T, E, dtype=dtype)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-13
+    for arguments in (
+        (inputs,),
+        (inputs, state_for(theirs)),
+        (inputs[0],),
+        (inputs[0], state_for(theirs, batch=None)),
+        (pack_padded_sequence(inputs, LENGTHS, batch_first=True, enforce_sorted=False), state_for(theirs)),
+    ):
+        assert_close(ours(*arguments), theirs(*arguments), tolerance)
+    sorted_lengths = LENGTHS.sort(descending=True).values
+    packed = pack_padded_sequence(inputs, sorted_lengths, batch_first=True)
+    assert ours(packed)[0].sorted_indices is None
+    torch.testing.assert_close(ours(packed)[0].data, theirs(packed)[0].data, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("options", [{}, *SHAPES])
+@pytest.mark.parametrize("skimming, _", PAIRS)
+@torch.no_grad()
+def test_packed_is_one_by_one(skimming, _, options, seed):
+    layer = skimming(E, D, S, **options).eval()
+    inputs, state = torch.randn(T, B, E), state_for(layer)
+    packed = pack_padded_sequence(inputs, LENGTHS, enforce_sorted=False)
+    output, last, decisions = layer(packed, state, return_decisions=True)
+    output, _ = pad_packed_sequence(output)
+    for b, length in enumerate(LENGTHS):
+        own_state = tuple(s[:, b] for s in state) if isinstance(state, tuple) else state[:, b]
+        alone, alone_last, alone_decisions = layer(inputs[:length, b], own_state, return_decisions=True)
+        assert torch.equal(output[:length, b], alone)
+        assert all(torch.equal(whole[:, b], one) for whole, one in zip(flat(last), flat(alone_last), strict=True))
+        assert torch.equal(decisions.read[:, :length, b], alone_decisions.read)
+        assert torch.equal(decisions.log_probabilities[:, :length, b], alone_decisions.log_probabilities)
+        assert not decisions.read[:, length:, b].any()
+        assert not decisions.log_probabilities[:, length:, b].any()
+
+
+@pytest.mark.parametrize("skimming, _", PAIRS)
+@torch.no_grad()
+def test_step_by_step_is_the_whole(skimming, _, seed):
+    layer = skimming(E, D, S, 2).eval()
+    inputs, state = torch.randn(T, B, E), state_for(layer)
+    whole, last = layer(inputs, state)
+    steps = []
+    for step in inputs:
+        output, state = layer(step[None], state)
+        steps.append(output)
+    assert torch.equal(torch.cat(steps), whole)
+    assert all(map(torch.equal, flat(state), flat(last)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("skimming, _", PAIRS)
+def test_float64_is_the_reference_and_float32_is_near(skimming, _, training, seed):
+    single = skimming(E, D, S, 2, bidirectional=True).train(training)
+    double = copy.deepcopy(single).double()
+    inputs = torch.randn(T, B, E)
+    torch.manual_seed(seed)
+    results = single(inputs)
+    if not training:  # Noise differs by type.
+        assert_close([r.double() for r in flat(results)], double(inputs.double()), 1e-5)
+    flat(results)[0].sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in single.parameters())
+
+
+@pytest.mark.parametrize("skimming, _", PAIRS)
+@pytest.mark.parametrize("training", [True, False])
+def test_compiled_is_eager(skimming, _, training, seed):
+    layer = skimming(E, D, S, bidirectional=True).train(training)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    inputs = torch.randn(T, B, E, requires_grad=True)
+    for gradient in (True, False):
+        with torch.set_grad_enabled(gradient):
+            torch.manual_seed(seed)
+            expected = layer(inputs)
+            torch.manual_seed(seed)
+            actual = compiled(inputs)
+            assert_close(actual, expected, 0)
+            if gradient:
+                wanted = torch.autograd.grad(expected[0].square().sum(), [inputs, *layer.parameters()])
+                given = torch.autograd.grad(actual[0].square().sum(), [inputs, *layer.parameters()])
+                assert_close(given, wanted, 1e-6)
+
+
+def message_of(function):
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        function()
+    return type(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "inputs, state",
+    [
+        ((T, B, E + 1), None),
+        ((T, B, E, 1), None),
+        ((0, B, E), None),
+        ((T, B, E), (1, B + 1, D)),
+        ((T, B, E), (2, B, D)),
+        ((T, B, E), (1, D)),
+        ((T, E), (1, 1, D)),
+        ((T, E), (2, D)),
+    ],
+)
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_errors_are_torchs(skimming, plain, inputs, state, seed):
+    state = None if state is None else torch.zeros(state)
+    if skimming is SkimLSTM and state is not None:
+        state = (state, state)
+    ours, theirs = skimming(E, D, S), plain(E, D)
+    expected = message_of(lambda: theirs(torch.zeros(inputs), state))
+    assert message_of(lambda: ours(torch.zeros(inputs), state)) == expected
+
+
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_a_wrong_type_is_refused_as_torch_refuses_it(skimming, plain, seed):
+    inputs = torch.zeros(T, B, E, dtype=torch.float64)
+    assert message_of(lambda: skimming(E, D, S)(inputs)) == message_of(lambda: plain(E, D)(inputs))
+    state = torch.zeros(1, B, D, dtype=torch.float64)
+    with pytest.raises(ValueError, match="state dtype"):
+        skimming(E, D, S)(inputs.float(), (state, state) if skimming is SkimLSTM else state)
+
+
+@pytest.mark.parametrize("options", [{"num_layers": 0}, {"dropout": 2}])
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_bad_options_are_torchs_errors(skimming, plain, options):
+    assert message_of(lambda: skimming(E, D, S, **options)) == message_of(lambda: plain(E, D, **options))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_an_empty_batch_gives_empty_results(skimming, plain, training):
+    ours = skimming(E, D, S, 2, bidirectional=True).train(training)(torch.zeros(T, 0, E))
+    theirs = plain(E, D, 2, bidirectional=True)(torch.zeros(T, 0, E))
+    assert [t.shape for t in flat(ours)] == [t.shape for t in flat(theirs)]
+
+
+def test_state_dict_has_torchs_names_and_more():
+    theirs = set(nn.LSTM(E, D, 2, bidirectional=True).state_dict())
+    ours = set(SkimLSTM(E, D, S, 2, bidirectional=True).state_dict())
+    assert ours == {prefix + name for prefix in ("", "small_", "decision_") for name in theirs}
+
+
+def test_dropout_acts_between_layers_in_training(seed):
+    layer = SkimLSTM(E, D, S, 2, dropout=1.0)
+    inputs = torch.randn(T, B, E)
+    layer.threshold = 0.0
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        assert layer.eval()(inputs)[0].abs().max() > 0
+        before = layer.train()(inputs)[0]
+        torch.manual_seed(0)
+        first = layer(inputs)[0]
+        torch.manual_seed(0)
+        assert torch.equal(layer(-inputs)[0], first)  # The second layer sees only zeros.
+    assert before.shape == (T, B, D)

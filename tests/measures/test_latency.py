@@ -1,0 +1,35 @@
+"""The benchmark's parts: all competitors compute one thing, and medians lie in their intervals."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skimrnn.measures.competitors import COMPETITORS, UnavailableError
+from skimrnn.measures.timing import summarise, time_together
+
+
+@pytest.mark.parametrize("name", [name for name in COMPETITORS if name != "torch.compile"])
+def test_competitors_compute_the_same(name, seed, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    lstm, inputs = nn.LSTM(5, 7), torch.randn(9, 1, 5)
+    try:
+        run = COMPETITORS[name](lstm, inputs)
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
+    expected = lstm(inputs)[0][:, 0].detach().numpy()
+    np.testing.assert_allclose(np.asarray(run()).reshape(9, 7), expected, atol=1e-6)
+
+
+def test_the_interval_of_a_median_covers_it():
+    generator = np.random.default_rng(0)
+    covered = sum(t.low <= 0.0 <= t.high for t in (summarise(list(generator.normal(size=31))) for _ in range(1000)))
+    assert 930 <= covered <= 995
+
+
+def test_functions_are_timed_in_turns():
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    timings = time_together(functions, rounds=6, seconds_a_sample=1e-9, warm_up=1)
+    assert "".join(calls[6:]) == "abcbcacababcbcacab"
+    assert all(len(t.samples) == 6 and t.low <= t.median <= t.high for t in timings.values())

@@ -1,0 +1,255 @@
+"""The compiled kernels against the float64 reference, and against themselves."""
+
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from skimrnn.errors import UserError
+from skimrnn.kernels import CellWeights, reference
+from tests.parity.cases import CELLS, SIZES, error, make_case, values
+
+cpu = pytest.importorskip("skimrnn.kernels.cpu", reason="installed without the compiled kernels")
+
+
+@pytest.fixture(params=["avx512", "avx2", "plain"])
+def isa(request, monkeypatch):
+    if request.param not in cpu.SUPPORTED_ISAS:
+        pytest.skip(f"this CPU or build has no {request.param}")
+    monkeypatch.setenv("SKIMRNN_ISA", request.param)
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_inference(cell, sizes, threshold, isa, seed):
+    case = make_case(cell, sizes)
+    expected = case.run(reference, threshold=threshold)
+    actual = case.to(torch.float32).run(cpu, threshold=threshold)
+    assert torch.equal(actual.read, expected.read)
+    for a, e in zip(values(actual), values(expected), strict=True):
+        assert error(a, e) < 1e-5
+
+
+@pytest.mark.parametrize("relaxed", [True, False])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_training(cell, sizes, relaxed, isa, seed):
+    """Outputs, last states and every gradient, under a random gradient of all results."""
+    case = make_case(cell, sizes)
+    options = {"noise": case.noise, "temperature": 0.6} if relaxed else {"threshold": 0.4}
+    double, single = case.to(torch.float64, True), case.to(torch.float32, True)
+    expected = double.run(reference, **options)
+    if relaxed:
+        options["noise"] = single.noise
+    actual = single.run(cpu, **options)
+    assert torch.equal(actual.read, expected.read)
+    upstream = [torch.randn_like(value) for value in values(expected)]
+    for a, e in zip(values(actual), values(expected), strict=True):
+        assert error(a, e) < 1e-5
+    wanted = torch.autograd.grad(values(expected), double.leaves(), upstream)
+    given = torch.autograd.grad(values(actual), single.leaves(), [u.float() for u in upstream])
+    largest = torch.stack([w.abs().max() for w in wanted if w.numel()])
+    for index, (a, e) in enumerate(zip(given, wanted, strict=True)):
+        # A bias sums over all tokens: what cancels there is seen against the other gradients of its weights.
+        scale = torch.stack([e.abs().max(), 0.1 * largest.max()]) if e.numel() else None
+        assert error(a, e, scale) < 1e-5, index
+
+
+@pytest.mark.parametrize("result", [0, 1, -1])
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradient_through_one_result_alone(cell, result, seed):
+    case = make_case(cell, SIZES[0])
+    double, single = case.to(torch.float64, True), case.to(torch.float32, True)
+    expected = values(double.run(reference, noise=double.noise))[result]
+    actual = values(single.run(cpu, noise=single.noise))[result]
+    upstream = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, double.inputs, upstream)[0]
+    assert error(torch.autograd.grad(actual, single.inputs, upstream.float())[0], wanted) < 1e-5
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_reading_all_is_torchs_layer(cell, sizes, isa, seed):
+    case = make_case(cell, sizes).to(torch.float32)
+    layer = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](sizes[0], sizes[1])
+    layer.load_state_dict(dict(zip(layer.state_dict(), case.weights[:4], strict=True)))
+    packed = nn.utils.rnn.pack_padded_sequence(case.inputs, case.lengths, enforce_sorted=False)
+    state = tuple(s[None] for s in case.state)
+    with torch.no_grad():
+        output, _ = nn.utils.rnn.pad_packed_sequence(layer(packed, state if cell == "lstm" else state[0])[0])
+    read = case.run(cpu, threshold=0.0)
+    plain, last = getattr(cpu, cell)(case.inputs, case.lengths, case.state, CellWeights(*case.weights[:4]))
+    assert error(read.outputs, output) < 1e-6
+    assert torch.equal(read.outputs, plain)
+    assert all(map(torch.equal, read.state, last))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_skimming_leaves_the_rest_alone(cell, sizes, training, isa, seed):
+    case = make_case(cell, sizes).to(torch.float32, requires_grad=training)
+    sequence = case.run(cpu, threshold=1.0)
+    assert not sequence.read.any()
+    for before, after in zip(case.state, sequence.state, strict=True):
+        assert torch.equal(before[:, sizes[2] :], after[:, sizes[2] :])
+        if sizes[2]:
+            assert not torch.equal(before[:, : sizes[2]], after[:, : sizes[2]])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_whole_is_batch_is_one_by_one_is_step_by_step(cell, isa, seed):
+    """To the bit: a sequence's sums run in one order, whatever shares a pass with it."""
+    case = make_case(cell, SIZES[-1]).to(torch.float32)
+    together = case.run(cpu, threshold=0.45)
+    inputs, lengths, state = case.inputs, case.lengths, case.state
+    for n, length in enumerate(lengths.tolist()):
+        case.inputs, case.lengths = inputs[:length, n : n + 1], lengths[n : n + 1]
+        case.state = tuple(s[n : n + 1] for s in state)
+        alone = case.run(cpu, threshold=0.45)
+        assert torch.equal(alone.outputs[:, 0], together.outputs[:length, n])
+        assert torch.equal(alone.log_probabilities[:, 0], together.log_probabilities[:length, n])
+        case.lengths = torch.ones(1, dtype=torch.int64)
+        for t in range(length):
+            case.inputs = inputs[t : t + 1, n : n + 1]
+            case.state = case.run(cpu, threshold=0.45).state
+        assert all(torch.equal(s[0], whole[n]) for s, whole in zip(case.state, together.state, strict=True))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_folded_is_projected(cell, isa, seed):
+    case = make_case(cell, SIZES[-1]).to(torch.float32)
+    vectors = torch.randn(11, SIZES[-1][0])
+    words = torch.randint(11, case.inputs.shape[:2])
+    case.inputs = vectors[words]
+    expected = case.run(cpu, threshold=0.45)
+    folded = cpu.Folded(cell, vectors, case.weights)(words, case.lengths, case.state, 0.45)
+    assert all(map(torch.equal, values(folded), values(expected)))
+    plain, _ = getattr(cpu, cell)(case.inputs, case.lengths, case.state, CellWeights(*case.weights[:4]))
+    assert torch.equal(cpu.Folded(cell, vectors, case.weights[:4])(words, case.lengths, case.state).outputs, plain)
+    with pytest.raises(IndexError):
+        cpu.Folded(cell, vectors, case.weights)(words + 11, case.lengths, case.state)
+
+
+@pytest.mark.parametrize("relaxed", [True, False])
+@pytest.mark.parametrize("cell", CELLS)
+def test_instruction_sets_agree(cell, relaxed, monkeypatch, seed):
+    if len(cpu.SUPPORTED_ISAS) < 2:
+        pytest.skip("only one instruction set here")
+    case = make_case(cell, SIZES[-1]).to(torch.float32)
+    results = []
+    for name in cpu.SUPPORTED_ISAS:
+        monkeypatch.setenv("SKIMRNN_ISA", name)
+        results.append(values(case.run(cpu, noise=case.noise if relaxed else None)))
+    for other in results[1:]:
+        assert max(error(a, e) for a, e in zip(other, results[0], strict=True)) < 1e-6
+
+
+@pytest.mark.parametrize("relaxed", [True, False])
+@pytest.mark.parametrize("cell", CELLS)
+def test_threads_do_not_change_a_bit(cell, relaxed, threads, seed):
+    case = make_case(cell, SIZES[-1]).to(torch.float32, requires_grad=relaxed)
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        sequence = case.run(cpu, noise=case.noise if relaxed else None)
+        results.append(values(sequence))
+        if relaxed:
+            # The weights' gradients are torch's matrix products; those of inputs and states are ours.
+            results[-1] += torch.autograd.grad(sum(v.sum() for v in values(sequence)), case.state)
+    for other in results[1:]:
+        assert all(map(torch.equal, other, results[0]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_is_not_finite_goes_through_as_in_torch(cell, value, isa, seed):
+    sizes = (5, 11, 3, 6, 3)
+    case = make_case(cell, sizes).to(torch.float32)
+    case.inputs[2, 1, 3] = value
+    case.lengths[:] = 6
+    layer = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](5, 11)
+    layer.load_state_dict(dict(zip(layer.state_dict(), case.weights[:4], strict=True)))
+    state = tuple(s[None] for s in case.state)
+    with torch.no_grad():
+        expected, _ = layer(case.inputs, state if cell == "lstm" else state[0])
+    plain, _ = getattr(cpu, cell)(case.inputs, case.lengths, case.state, CellWeights(*case.weights[:4]))
+    assert torch.allclose(plain, expected, atol=1e-6, equal_nan=True)
+    skimmed, wanted = case.run(cpu), case.run(reference)
+    assert torch.allclose(skimmed.outputs, wanted.outputs, atol=1e-5, equal_nan=True)
+    assert torch.equal(skimmed.read, wanted.read)
+
+
+def test_a_tie_is_skimmed(seed):
+    case = make_case("lstm", SIZES[0]).to(torch.float32)
+    case.weights[8:] = [torch.zeros_like(w) for w in case.weights[8:]]
+    assert not case.run(cpu, threshold=0.5).read.any()
+    assert not case.run(reference, threshold=0.5).read.any()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_changed_weights_are_seen(cell, seed):
+    case = make_case(cell, SIZES[0]).to(torch.float32)
+    before = case.run(cpu).outputs
+    for index in range(12):
+        with torch.no_grad():
+            case.weights[index].add_(0.5)
+        after, expected = case.run(cpu), case.run(reference)
+        assert error(after.outputs, expected.outputs) < 1e-5, index
+    assert not torch.equal(before, after.outputs)
+
+
+@pytest.mark.parametrize("operator", ["forward", "infer"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_opcheck(cell, operator, seed):
+    training = operator == "forward"
+    case = make_case(cell, (3, 9, 2, 4, 3)).to(torch.float32, requires_grad=training)
+    noise = case.noise[..., 0] - case.noise[..., 1]
+    memory = case.state[1] if cell == "lstm" else None
+    arguments = (cell, case.inputs, case.lengths, case.state[0], memory, case.weights, 0.5, noise, 0.7)
+    torch.library.opcheck(getattr(torch.ops.skimrnn, operator).default, arguments)
+
+
+def test_the_interpreter_is_free_meanwhile(threads):
+    threads(1)
+    case = make_case("lstm", (64, 256, 8, 1500, 1)).to(torch.float32)
+    case.lengths[:] = 1500
+    beats, done = [], threading.Event()
+
+    def beat():
+        while not done.is_set():
+            beats.append(time.monotonic())
+            time.sleep(0.001)
+
+    other = threading.Thread(target=beat)
+    other.start()
+    started = time.monotonic()
+    case.run(cpu, threshold=0.0)
+    ended = time.monotonic()
+    done.set()
+    other.join()
+    assert sum(started < b < ended for b in beats) > 3
+
+
+def test_bad_calls(seed, monkeypatch):
+    case = make_case("lstm", SIZES[0]).to(torch.float32)
+    case.lengths[1] = 0
+    with pytest.raises(RuntimeError, match="Length of all samples has to be greater than 0"):
+        case.run(cpu)
+    case.lengths[1] = 10
+    with pytest.raises(RuntimeError, match="greater than the number of steps"):
+        case.run(cpu)
+    monkeypatch.setenv("SKIMRNN_ISA", "mmx")
+    with pytest.raises(UserError, match="mmx"):
+        case.run(cpu)
