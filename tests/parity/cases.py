@@ -81,8 +81,8 @@ def values(sequence: SkimSequence) -> list[Tensor]:
 
 
 def error(actual: Tensor, expected: Tensor, scale: Tensor | None = None) -> float:
-    """Largest difference, relative to the largest value expected (or of `scale`)."""
+    """Largest difference, relative to the largest value expected (or of `scale`), or to 0.1 where all cancel."""
     if not expected.numel():
         return 0.0
-    largest = (expected if scale is None else scale).abs().max()
-    return float((actual.detach().double() - expected.detach().double()).abs().max() / largest.detach())
+    largest = (expected if scale is None else scale).detach().abs().max().clamp(min=0.1)
+    return float((actual.detach().double() - expected.detach().double()).abs().max() / largest)

@@ -723,7 +723,6 @@ class Engine final : public Layer {
           load_slots(gates_row + small_offset_ + panel * kPanel, small_gates);
           Cell::next(small_gates, hidden, cell, new_hidden, new_cell);
           Cell::backward(small_gates, hidden, cell, d_skim_hidden, d_skim_cell, d_small, d_small_hidden, d_small_cell);
-          for (Vec& d : d_small) d = select_first(units, d, Vec{});
           store_slots(track.d_gates + small_offset_ + panel * kPanel, d_small);
           skim_hidden = select_first(units, new_hidden, hidden);
           skim_cell = select_first(units, new_cell, cell);
