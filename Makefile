@@ -30,7 +30,7 @@ report: .venv/installed
 	python -m skimrnn page --config config/paper.yaml --results results --figures reports/paper/figures \
 		--output reports/paper/index.html
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock pyproject.toml CMakeLists.txt $(wildcard skimrnn/kernels/cpp/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is older than 3.11: run make PYTHON=python3.11 (or newer)"; exit 1; }
 	$(PYTHON) -m venv .venv

@@ -1,5 +1,6 @@
 """The DAG itself: what it plans, what makes it run again, and that its result does not depend on interruptions."""
 
+import importlib.util
 import json
 import os
 import re
@@ -40,6 +41,13 @@ def copy_project(folder: Path) -> Path:
             shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / part)
+    if (extension := importlib.util.find_spec("skimrnn.kernels._cpu")) and extension.origin:
+        shutil.copy(extension.origin, folder / "skimrnn" / "kernels")
+    # The finder of an editable install would give the installed package; here the copy's own must win.
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'ScikitBuildRedirecting' not in type(f).__name__]\n"
+    )
     return folder
 
 
