@@ -6,7 +6,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-if "scale" not in config:
+# Without --configfile; a --config that overrides single values may still be there.
+if "models" not in config:
 
     configfile: "config/paper.yaml"
 

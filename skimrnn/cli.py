@@ -24,6 +24,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the run.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads (results may differ in rounding between counts).")]
 PreparedOption = Annotated[Path, typer.Option(help="Prepared folder of the dataset.")]
 RunOption = Annotated[Path, typer.Option(help="Folder of the run: weights, history, checkpoint.")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of the records: <scale>/<dataset>/<model>/<seed>.json.")]
 
 
 def verb(function: Verb) -> Verb:
@@ -174,6 +175,48 @@ def bench(
     report = run_benchmarks(names, rounds, lambda line: print(line, file=sys.stderr, flush=True))
     write_json(output, report.model_dump(mode="json"))
     write_text(output.with_suffix(".md"), markdown(report))
+
+
+@verb
+def table(
+    config: ConfigOption,
+    results: ResultsOption,
+    output: Annotated[Path, typer.Option(help="Folder for classification.md, .csv and .tex.")],
+) -> None:
+    """Make the classification table, paper against ours, from the records, and print it."""
+    from skimrnn.reporting.records import read_results
+    from skimrnn.reporting.table_formats import terminal, write_tables
+
+    found = read_results(read_config(config), results)
+    write_tables(found, output)
+    print(terminal(found))
+
+
+@verb
+def figures(
+    config: ConfigOption,
+    results: ResultsOption,
+    output: Annotated[Path, typer.Option(help="Folder for the figures (SVG and PNG).")],
+) -> None:
+    """Draw the figures from the records."""
+    from skimrnn.reporting.figures import write_figures
+    from skimrnn.reporting.records import read_results
+
+    write_figures(read_results(read_config(config), results), output)
+
+
+@verb
+def page(
+    config: ConfigOption,
+    results: ResultsOption,
+    figures: Annotated[Path, typer.Option(help="Folder that figures wrote.")],
+    output: Annotated[Path, typer.Option(help="File for the page (HTML).")],
+) -> None:
+    """Make one self-contained HTML page from the records and the figures."""
+    from skimrnn.reporting.page import write_page
+    from skimrnn.reporting.records import read_results
+
+    write_page(read_results(read_config(config), results), figures, output)
 
 
 @verb

@@ -71,7 +71,7 @@ def test_mistakes_are_named(path: str, value: object, message: str, tmp_path: Pa
 
 def test_unknown_models_list_the_known_ones() -> None:
     config = read_config(ROOT / "config" / "smoke.yaml")
-    with pytest.raises(UserError, match="unknown model 'gru': the smoke config has lstm, skim-5-0.01"):
+    with pytest.raises(UserError, match=r"unknown model 'gru': the smoke config has lstm, skim-5-0\.01"):
         config.run("sst", "gru", 0)
 
 

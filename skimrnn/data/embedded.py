@@ -18,7 +18,7 @@ ROWS = {"train": 1_600, "validation": 400, "test": 800, "unsupervised": 800}
 
 _CUES_PER_CLASS = 12
 _FILLERS = 400
-_MEAN_LENGTH = {"sst": 16, "rotten_tomatoes": 18, "imdb": 40, "ag_news": 28}
+_MEAN_LENGTH = {"sst": 16, "rotten_tomatoes": 16, "imdb": 24, "ag_news": 18}
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 

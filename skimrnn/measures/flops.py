@@ -18,7 +18,8 @@ def flop_reduction(skim_rate: float, hidden_size: int, small_size: int) -> FlopR
     Both conventions charge each token for the decision: a choice between two needs one dot product (the difference
     of the two logits) where the big cell needs 4d. They differ in the price of a skimmed token.
 
-    - Published convention: (d'/d)^2 of the big cell. It gives all 16 printed values of the classification table.
+    - Published convention: (d'/d)^2 of the big cell. At the printed skim rates it gives 15 of the 16 printed values of
+      the classification table, and the last one (IMDb, Skim 10/.02) within the rounding of its skim rate.
     - Exact count: d'/d of the big cell, because the small cell reads the whole of x_t and h_{t-1} (Eq. 3): 4d' rows
       where the big cell has 4d, of the same length.
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from skimrnn.data.registry import DATASETS
 from skimrnn.data.tokens import read_tokens
 from skimrnn.data.vectors import read_vectors, write_vectors
 from skimrnn.errors import UserError
-from skimrnn.files import read_json
+from skimrnn.files import read_json, write_json, write_parquet
 
 
 def test_word_numbers_give_the_texts_back_and_only_train_words_have_one(prepared: Prepared) -> None:
@@ -25,6 +26,23 @@ def test_word_numbers_give_the_texts_back_and_only_train_words_have_one(prepared
         for number, text in enumerate(texts):
             ids = split.tokens[split.offsets[number] : split.offsets[number + 1]].tolist()
             assert [vocabulary[i] for i in ids] == [word if word in train_words else "<unk>" for word in text]
+
+
+def test_words_of_the_other_splits_stay_unknown(tmp_path: Path) -> None:
+    """A word that train lacks is unknown, even where it has a vector."""
+    texts = {"train": "a fine film", "validation": "a fine novel", "test": "a dull film"}
+    for split, text in texts.items():
+        write_parquet(tmp_path / f"{split}.parquet", pa.table({"tokens": [text], "label": [0]}))
+    write_json(tmp_path / "manifest.json", {"source": "mirror", "revision": None, "complete": True, "splits": {}})
+    write_vectors(tmp_path / "v.safetensors", ["novel", "film"], np.ones((2, 3), np.float32))
+    settings = VectorsConfig(source="corpus", dimension=3)
+    prepare_dataset(DATASETS["sst"], tmp_path, tmp_path / "v.safetensors", settings, tmp_path / "prepared")
+    prepared = open_prepared(tmp_path / "prepared", "sst")
+    assert read_json(prepared.folder / "vocabulary.json") == ["<pad>", "<unk>", "a", "film", "fine"]
+    assert prepared.split("validation").tokens.tolist() == [2, 4, UNKNOWN]
+    assert prepared.split("test").tokens.tolist() == [2, UNKNOWN, 3]
+    assert prepared.manifest["splits"]["validation"]["vector_coverage"] == 0
+    assert prepared.manifest["splits"]["test"]["vector_coverage"] == pytest.approx(1 / 3)
 
 
 def test_vectors_reach_their_words_and_the_coverage_is_the_share_of_tokens(prepared: Prepared, tmp_path: Path) -> None:

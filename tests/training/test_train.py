@@ -26,7 +26,7 @@ from skimrnn.training.train import build_classifier, temperature_at, train, trai
 from tests.conftest import Silent, small_config
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -39,7 +39,7 @@ class KillAt(Silent):
 
     def update(self, step: int, expected_steps: int, status: str) -> None:
         if step == self.kill_at:
-            raise Killed
+            raise KilledError
 
 
 def run_to_record(config: Config, model: str, prepared: Prepared, folder: Path) -> bytes:
@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
 def test_a_run_that_was_cut_off_resumes_to_the_same_bytes(step: int, prepared: Prepared, tmp_path: Path) -> None:
     config = small_config()
     expected = run_to_record(config, "skim", prepared, tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(config.run("sst", "skim", 0), prepared, tmp_path / "cut", KillAt(step))
     assert (tmp_path / "cut" / "checkpoint.safetensors").exists() == (step >= 20)
     assert run_to_record(config, "skim", prepared, tmp_path / "cut") == expected
@@ -135,7 +135,7 @@ def test_the_best_weights_by_validation_are_kept_and_patience_ends_the_run(prepa
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(prepared: Prepared, tmp_path: Path) -> None:
     run = small_config().run("sst", "skim", 0)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(run, prepared, tmp_path / "run", KillAt(21))
     before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
     copy = shutil.copytree(prepared.folder, tmp_path / "prepared")
@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(prepare
     write_tensors(tmp_path / "run" / "checkpoint.safetensors", tensors, metadata)
     poisoned = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
     assert poisoned != before
-    with pytest.raises(UserError, match="not finite at step 21 of test/sst/skim/0: .* checkpoint of step 20 is kept"):
+    with pytest.raises(UserError, match=r"not finite at step 21 of test/sst/skim/0: .* checkpoint of step 20 is kept"):
         train(run, prepared, tmp_path / "run", Silent())
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == poisoned
     assert not (tmp_path / "run" / "weights.safetensors").exists()

@@ -1,6 +1,8 @@
 # Tables, figures and the page: from records alone.
 
-REPORTING_CODE = code_digest("reporting", "published", "training/record.py")
+REPORTING_CODE = code_digest(
+    "reporting", "published", "data/registry.py", "training/record.py"
+)
 
 
 rule tabulate_results:
@@ -13,7 +15,7 @@ rule tabulate_results:
     log:
         f"logs/tabulate_results/{SCALE}.log",
     params:
-        results=lambda wildcards, input: Path(input.records[0]).parents[2],
+        results=lambda wildcards, input: Path(input.records[0]).parents[3],
         folder=subpath(output.markdown, parent=True),
         code=REPORTING_CODE,
     shell:
@@ -33,7 +35,7 @@ rule draw_figures:
     log:
         f"logs/draw_figures/{SCALE}.log",
     params:
-        results=lambda wildcards, input: Path(input.records[0]).parents[2],
+        results=lambda wildcards, input: Path(input.records[0]).parents[3],
         folder=lambda wildcards, output: Path(output[0]).parent,
         code=REPORTING_CODE,
     shell:
@@ -49,7 +51,7 @@ rule build_page:
     log:
         f"logs/build_page/{SCALE}.log",
     params:
-        results=lambda wildcards, input: Path(input.records[0]).parents[2],
+        results=lambda wildcards, input: Path(input.records[0]).parents[3],
         figures=lambda wildcards, input: Path(input.figures[0]).parent,
         code=REPORTING_CODE,
     shell:

@@ -1,0 +1,130 @@
+"""The records of one scale, checked against its config and grouped by dataset and model."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skimrnn.config import Config
+from skimrnn.errors import UserError
+from skimrnn.training.record import Record, read_record
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One quantity over seeds, at least one."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """The sample standard deviation (n - 1); None for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record and the file it was read from."""
+
+    path: Path
+    record: Record
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was run of the grid of a config; `runs` has no key for a dataset and model without records."""
+
+    config: Config
+    runs: dict[tuple[str, str], tuple[Run, ...]]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the corpora are the package's own stand-ins for the real datasets."""
+        return self.config.data.source == "embedded"
+
+    def of_model(self, dataset: str, model: str) -> tuple[Run, ...]:
+        """The runs of one model on one dataset, in the order of the config's seeds."""
+        return self.runs.get((dataset, model), ())
+
+    def of_dataset(self, dataset: str) -> list[Run]:
+        """The runs of every model on one dataset."""
+        return [run for model in self.config.models for run in self.of_model(dataset, model)]
+
+    def measured(self, dataset: str, model: str, value: Callable[[Record], float]) -> Measured | None:
+        """`value` of each record of one model on one dataset; None where nothing was run."""
+        values = tuple(value(run.record) for run in self.of_model(dataset, model))
+        return Measured(values) if values else None
+
+    def missing_seeds(self, dataset: str, model: str) -> list[int]:
+        """The seeds of the config that were not run."""
+        run_seeds = {run.record.config.seed for run in self.of_model(dataset, model)}
+        return [seed for seed in self.config.seeds if seed not in run_seeds]
+
+
+def read_results(config: Config, folder: Path) -> Results:
+    """Read `folder/<scale>/<dataset>/<model>/<seed>.json` over the grid of the config; absent records are not run.
+
+    A malformed record, one that lies at another run's path or was made with another config, and records that may not
+    stand in one table because their data differ, are a `UserError`.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of results: check the path, or train first")
+    runs = {}
+    for dataset in config.datasets:
+        for model in config.models:
+            found = [
+                Run(path, _read_checked(path, config, dataset, model, seed))
+                for seed in config.seeds
+                if (path := folder / config.scale / dataset / model / f"{seed}.json").exists()
+            ]
+            if found:
+                runs[dataset, model] = tuple(found)
+    results = Results(config, runs)
+    for dataset in config.datasets:
+        _require_equal_data(results.of_dataset(dataset))
+    return results
+
+
+def _read_checked(path: Path, config: Config, dataset: str, model: str, seed: int) -> Record:
+    record = read_record(path)
+    expected = config.run(dataset, model, seed)
+    for key in ("scale", "dataset", "model_name", "seed"):
+        if (found := getattr(record.config, key)) != (wanted := getattr(expected, key)):
+            raise UserError(f"{path}: this record is of {key} {found}, its path says {wanted}: move it to its place")
+    if difference := _first_difference(record.config.model_dump(), expected.model_dump()):
+        raise UserError(
+            f"{path}: made with another config than the one given ({difference}): make it again, or give its config"
+        )
+    if (record.data.source == "embedded") != (config.data.source == "embedded"):
+        raise UserError(
+            f"{path}: trained on data from {record.data.source}, the config says {config.data.source}: "
+            "synthetic and real corpora never mix: make it again, or give its config"
+        )
+    return record
+
+
+def _require_equal_data(runs: Sequence[Run]) -> None:
+    """Refuse runs that were not trained and tested on the first one's data, word vectors included."""
+    for other in runs[1:]:
+        if difference := _first_difference(runs[0].record.data.model_dump(), other.record.data.model_dump()):
+            raise UserError(
+                f"{runs[0].path} and {other.path} differ in their data ({difference}): "
+                "they may not stand in one table: make one of them again, or move it away"
+            )
+
+
+def _first_difference(left: Any, right: Any, key: str = "") -> str | None:
+    """`key: one value, other value` of the first leaf in which two JSON values differ."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        for name in left | right:
+            place = f"{key}.{name}" if key else str(name)
+            if difference := _first_difference(left.get(name), right.get(name), place):
+                return difference
+        return None
+    return None if left == right else f"{key}: {left}, {right}"

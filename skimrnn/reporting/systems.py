@@ -1,0 +1,33 @@
+"""The rows of the classification table: what the systems are called, and what the paper prints for them."""
+
+from skimrnn.config import Config, ModelConfig, SkimLSTMConfig
+from skimrnn.published import published_value
+
+CITED = {"lstm_jump": "LSTM-Jump", "vcrnn": "VCRNN", "sota": "SOTA"}
+"""Systems that the paper cites and that are not run here, with their titles."""
+
+
+def system_titles(config: Config) -> dict[str, str]:
+    """The title of each model of the config, such as `Standard` and `Skim 5/.01` (d'/gamma).
+
+    The title says d where the config has more than one.
+    """
+    one_size = len({model.hidden_size for model in config.models.values()}) == 1
+    return {
+        name: _title(model) + ("" if one_size else f", d = {model.hidden_size}")
+        for name, model in config.models.items()
+    }
+
+
+def _title(model: ModelConfig) -> str:
+    if not isinstance(model, SkimLSTMConfig):
+        return "Standard"
+    gamma = f"{model.gamma:g}"
+    return f"Skim {model.small_size}/{gamma[1:] if gamma.startswith('0.') else gamma}"
+
+
+def paper_value(dataset: str, model: ModelConfig, metric: str) -> float | None:
+    """What the paper prints for a model with these settings, or None."""
+    if isinstance(model, SkimLSTMConfig):
+        return published_value(dataset, "skim_lstm", metric, model.hidden_size, model.small_size, model.gamma)
+    return published_value(dataset, "lstm", metric, model.hidden_size)

@@ -1,0 +1,178 @@
+"""The content of the classification table: for each dataset the rows, their entries `paper | ours`, and a caption."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from skimrnn.config import ModelConfig, SkimLSTMConfig
+from skimrnn.published import published_value
+from skimrnn.reporting.records import Measured, Results, Run
+from skimrnn.reporting.systems import CITED, paper_value, system_titles
+from skimrnn.training.record import DataRecord, Record
+
+NOT_RUN = "not run"
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure; `value` takes ours from a record (percent or ratio), None for what no record holds."""
+
+    title: str
+    metric: str
+    convention: str = ""
+    unit: str = ""
+    value: Callable[[Record], float] | None = None
+
+    @property
+    def heading(self) -> str:
+        """The title and, on a line of its own, the convention."""
+        return f"{self.title}\n{self.convention}" if self.convention else self.title
+
+
+COLUMNS = (
+    Column("Acc (%)", "accuracy", value=lambda record: 100 * record.test.accuracy),
+    Column("Sk (%)", "skim_rate", value=lambda record: 100 * record.test.skim_rate),
+    Column("Flop-r", "flop_r", "published convention", "x", lambda record: record.flop_reduction.published_convention),
+    Column("Flop-r", "flop_r", "exact count", "x", lambda record: record.flop_reduction.exact_count),
+    Column("Sp", "speedup", unit="x"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell of the table: a number of the paper and one of ours, never mixed.
+
+    `ours` is measured over seeds, or a float where it holds by definition; where it is None, `absent` says why.
+    """
+
+    column: Column
+    published: float | None
+    ours: Measured | float | None
+    absent: str = NOT_RUN
+
+    @property
+    def paper_text(self) -> str:
+        """The paper's number as printed."""
+        return NOTHING if self.published is None else f"{self.published:.1f}{self.column.unit}"
+
+    @property
+    def ours_text(self) -> str:
+        """`mean ± sd (n)`, or why there is none."""
+        if self.ours is None:
+            return self.absent
+        if isinstance(self.ours, float):
+            return f"{self.ours:.1f}{self.column.unit}"
+        spread = "" if self.ours.sd is None else f" ± {self.ours.sd:.1f}"
+        return f"{self.ours.mean:.1f}{self.column.unit}{spread} ({len(self.ours.values)})"
+
+    def __str__(self) -> str:
+        if self.paper_text == self.ours_text == NOTHING:
+            return NOTHING
+        return f"{self.paper_text} | {self.ours_text}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A system on one dataset; `model` is None for a system that is only cited."""
+
+    title: str
+    name: str
+    model: ModelConfig | None
+    seeds: tuple[int, ...]
+    entries: tuple[Entry, ...]
+
+
+def table_rows(results: Results, dataset: str) -> list[Row]:
+    """The rows of one dataset: the config's models in their order, then the cited systems."""
+    titles = system_titles(results.config)
+    rows = [_model_row(results, dataset, name, title) for name, title in titles.items()]
+    for system, title in CITED.items():
+        entries = (Entry(column, _cited_value(dataset, system, column), None, NOTHING) for column in COLUMNS)
+        rows.append(Row(title, system, None, (), tuple(entries)))
+    return rows
+
+
+def _model_row(results: Results, dataset: str, name: str, title: str) -> Row:
+    model = results.config.models[name]
+    runs = results.of_model(dataset, name)
+    entries = []
+    for column in COLUMNS:
+        printed = column.convention != "exact count"
+        published = paper_value(dataset, model, column.metric) if printed else None
+        if isinstance(model, SkimLSTMConfig) or column.metric == "accuracy":
+            ours = results.measured(dataset, name, column.value) if column.value else None
+            entries.append(Entry(column, published, ours))
+        elif column.metric == "skim_rate":
+            entries.append(Entry(column, published, None, NOTHING))
+        else:
+            # The standard LSTM is what Flop-r and Sp are relative to.
+            entries.append(Entry(column, 1.0, 1.0 if runs else None))
+    return Row(title, name, model, tuple(run.record.config.seed for run in runs), tuple(entries))
+
+
+def _cited_value(dataset: str, system: str, column: Column) -> float | None:
+    # The paper prints one Flop-r a system: it stands in the column of the published convention.
+    return None if column.convention == "exact count" else published_value(dataset, system, column.metric)
+
+
+def table_caption(results: Results, dataset: str) -> str:
+    """What the numbers of one dataset come from: data, word vectors, seeds, records, kernel, commits."""
+    runs = results.of_dataset(dataset)
+    if not runs:
+        return "No records: not run."
+    data = runs[0].record.data
+    vectors = data.vectors
+    settings = "".join(f", {key.replace('_', ' ')} {value}" for key, value in vectors.settings.items())
+    planned = len(results.config.models) * len(results.config.seeds)
+    parts = [
+        f"Data: {data.source}, {_completeness(data)}",
+        f"Word vectors: {vectors.source} ({vectors.dimension} dimensions{settings}), "
+        f"{100 * data.splits['test'].vector_coverage:.1f} % of test tokens covered",
+        f"Seeds: {', '.join(map(str, sorted({run.record.config.seed for run in runs})))}",
+        f"Records: {len(runs)} of {planned}",
+        f"Kernel: {', '.join(sorted({run.record.kernel for run in runs}))}",
+        f"Commits: {', '.join(sorted({commit_text(run) for run in runs}))}",
+    ]
+    return ". ".join(parts) + "."
+
+
+def _completeness(data: DataRecord) -> str:
+    if data.source == "embedded":
+        return f"synthetic, {data.splits['train'].rows:,} training rows"
+    if data.complete:
+        return "complete"
+    missing = [
+        f"{name} {split.rows:,} of {split.official_rows:,} rows"
+        for name, split in data.release.items()
+        if split.rows != split.official_rows
+    ]
+    return f"incomplete ({', '.join(missing)})"
+
+
+def commit_text(run: Run) -> str:
+    """The commit that a record was made with, and whether files differed from it."""
+    environment = run.record.training.environment
+    if environment.git_commit is None:
+        return "unknown"
+    return environment.git_commit[:8] + (" with uncommitted changes" if environment.git_dirty else "")
+
+
+def scale_title(results: Results) -> str:
+    """The heading of everything made from one scale."""
+    kind = "synthetic stand-in corpora" if results.synthetic else "paper and ours"
+    return f"Text classification, {results.config.scale} scale: {kind}"
+
+
+WARNING = (
+    "The corpora of this scale are synthetic stand-ins that the package generates; they only carry the names of the "
+    "real datasets. The paper's numbers are about the real datasets and are shown for orientation only: "
+    "they cannot be compared with ours."
+)
+
+LEGEND = (
+    "Each cell is paper | ours; ours is the mean ± sample standard deviation over n seeds, on the test split, as "
+    "mean ± sd (n). Sk is the share of real tokens skimmed. Flop-r counts a skimmed token as (d'/d)² of a read one "
+    "in the published convention, the only one the paper prints, and as d'/d in the exact count; it is no speed-up. "
+    "Sp is the measured speed-up. Rows: Skim d'/γ; the last rows are systems that the paper cites. "
+    "'not run': no record; '-': nothing printed in the paper, or nothing to measure here."
+)

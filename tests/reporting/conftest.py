@@ -1,0 +1,166 @@
+"""Synthetic records, built through the record's own model and written where the pipeline writes them."""
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from skimrnn.config import Config, SkimLSTMConfig
+from skimrnn.data.registry import DATASETS
+from skimrnn.files import write_json
+from skimrnn.measures.flops import FlopReduction, flop_reduction
+from skimrnn.training.record import Record
+
+MODELS = {"lstm": {"architecture": "lstm", "hidden_size": 100}} | {
+    f"skim-{small}-{gamma}": {
+        "architecture": "skim_lstm",
+        "hidden_size": 100,
+        "small_size": small,
+        "gamma": gamma,
+    }
+    for gamma in (0.01, 0.02)
+    for small in (5, 10)
+}
+
+
+def build_config(**changes: object) -> Config:
+    """The paper's grid on two datasets, from a mirror."""
+    values: dict[str, object] = {
+        "scale": "paper",
+        "seeds": [0, 1, 2],
+        "data": {"source": "mirror", "mirror": "hub"},
+        "datasets": {"sst": {"batch_size": 32}, "imdb": {"batch_size": 128}},
+        "models": MODELS,
+    }
+    return Config.model_validate(values | changes)
+
+
+def build_record(config: Config, dataset: str, model: str, seed: int) -> Record:
+    """A plausible record; equal arguments give equal records."""
+    chance = random.Random(f"{dataset} {model} {seed}")
+    run = config.run(dataset, model, seed)
+    skims = isinstance(run.model, SkimLSTMConfig)
+    skim_rate = 0.4 + 0.4 * chance.random() if skims else 0.0
+
+    def scores(accuracy: float, skim_rate: float) -> dict[str, object]:
+        return {"examples": 100, "tokens": 1900, "accuracy": accuracy, "loss": 0.5, "skim_rate": skim_rate}
+
+    steps = range(200, 200 * chance.randint(20, 30), 200)
+    history = [
+        {
+            "step": step,
+            "temperature": math.exp(-1e-4 * step),
+            "training_loss": 0.6,
+            "validation": scores(
+                0.85 - 0.3 * math.exp(-step / 900) + 0.02 * chance.random(), skim_rate * (1 - math.exp(-step / 1500))
+            ),
+        }
+        for step in steps
+    ]
+    reduction = (
+        flop_reduction(skim_rate, run.model.hidden_size, run.model.small_size)
+        if isinstance(run.model, SkimLSTMConfig)
+        else FlopReduction(published_convention=1.0, exact_count=1.0)
+    )
+    split = {"rows": 100, "tokens": 1900, "mean_length": 19.0, "vector_coverage": 0.94, "sha256": "1f"}
+    return Record.model_validate(
+        {
+            "config": run,
+            "data": {
+                "source": config.data.source,
+                "revision": None,
+                "complete": True,
+                "release": {
+                    name: {"rows": rows, "official_rows": rows, "sha256": "0f"}
+                    for name, rows in DATASETS[dataset].rows.items()
+                },
+                "splits": dict.fromkeys(("train", "validation", "test"), split),
+                "vocabulary_size": 13_750,
+                "vectors": {
+                    "source": "corpus",
+                    "settings": {"window": 8, "min_count": 3},
+                    "dimension": 100,
+                    "words": 13_000,
+                    "sha256": "2f",
+                },
+                "digest": "3f" * 32,
+            },
+            "training": {
+                "steps": steps[-1],
+                "best_step": steps[-5],
+                "stopped": "patience",
+                "history": history,
+                "environment": {
+                    "git_commit": "633f30295850142d758920b9a8553b630af3dd3f",
+                    "git_dirty": False,
+                    "code_digest": "4f" * 32,
+                    "python": "3.11.7",
+                    "packages": {"torch": "2.9.0"},
+                    "cpu": "some processor, 2 cores",
+                    "gpu": None,
+                    "threads": 1,
+                },
+            },
+            "test": scores(0.8 + 0.05 * chance.random(), skim_rate),
+            "flop_reduction": reduction,
+            "kernel": "reference",
+        }
+    )
+
+
+def store_record(folder: Path, record: Record, path: Path | None = None) -> Path:
+    """Write a record and its times where the pipeline would, or at `path`."""
+    run = record.config
+    path = path or folder / run.scale / run.dataset / run.model_name / f"{run.seed}.json"
+    write_json(path, record.model_dump(mode="json"))
+    write_json(path.with_suffix(".timing.json"), {"wall_seconds": 80.5, "peak_memory_mib": 482})
+    return path
+
+
+def changed(record: Record, key: str, value: object) -> Record:
+    """The record with the value at a dotted key replaced."""
+    values = record.model_dump()
+    *parents, last = key.split(".")
+    inner = values
+    for parent in parents:
+        inner = inner[parent]
+    assert last in inner
+    inner[last] = value
+    return Record.model_validate(values)
+
+
+@pytest.fixture
+def config() -> Config:
+    return build_config()
+
+
+@pytest.fixture
+def make_config() -> Callable[..., Config]:
+    return build_config
+
+
+@pytest.fixture
+def make_record() -> Callable[..., Record]:
+    return build_record
+
+
+@pytest.fixture
+def change() -> Callable[..., Record]:
+    return changed
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a record below `tmp_path`."""
+    return lambda record, path=None: store_record(tmp_path, record, path)
+
+
+@pytest.fixture
+def grid(tmp_path: Path, config: Config) -> Path:
+    """The folder of a grid in which SST is run with three seeds, but for two models, and IMDb is not run."""
+    for model in config.models:
+        for seed in {"skim-5-0.02": [1], "skim-10-0.02": []}.get(model, config.seeds):
+            store_record(tmp_path, build_record(config, "sst", model, seed))
+    return tmp_path

@@ -1,0 +1,77 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from skimrnn.config import Config
+from skimrnn.errors import UserError
+from skimrnn.reporting.figures import FIGURES, write_figures
+from skimrnn.reporting.records import Results, read_results
+
+NAMES = sorted(f"{kind.name}.{suffix}" for kind in FIGURES for suffix in ("png", "svg"))
+
+
+def drawn(results: Results, name: str):
+    (kind,) = (kind for kind in FIGURES if kind.name == name)
+    return kind.draw(results)
+
+
+@pytest.fixture
+def results(config: Config, grid: Path) -> Results:
+    return read_results(config, grid)
+
+
+def test_equal_records_give_equal_bytes(results: Results, tmp_path: Path):
+    for folder in ("one", "two"):
+        write_figures(results, tmp_path / folder)
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == NAMES
+    for name in NAMES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", FIGURES, ids=lambda kind: kind.name)
+def test_a_dataset_that_was_not_run_says_so(kind, results: Results):
+    panels = kind.draw(results).axes
+    for panel in panels:
+        said = [text.get_text() for text in panel.texts]
+        if panel.get_title(loc="left") == "IMDb":
+            assert said == ["not run"] and not panel.has_data()
+        else:
+            assert panel.has_data()
+
+
+def test_a_bar_is_the_mean_skim_rate_and_a_missing_one_is_named(results: Results):
+    panel = drawn(results, "skim_rate").axes[0]
+    run = ("skim-5-0.01", "skim-10-0.01", "skim-5-0.02")
+    means = [results.measured("sst", model, lambda record: 100 * record.test.skim_rate).mean for model in run]
+    assert [bar.get_height() for bar in panel.patches] == pytest.approx(means)
+    assert [text.get_text() for text in panel.texts] == ["not run"]
+
+
+def test_the_papers_skim_rate_stands_beside_real_data_only(
+    results: Results, make_config: Callable[..., Config], make_record, store, tmp_path: Path
+):
+    def markers(results: Results) -> list[float]:
+        lines = drawn(results, "skim_rate").axes[0].lines
+        return [line.get_ydata()[0] for line in lines if line.get_marker() == "D"]
+
+    assert markers(results) == [58.2, 61.1, 62.3, 68.0]
+    synthetic = make_config(scale="smoke", data={"source": "embedded"})
+    store(make_record(synthetic, "sst", "skim-5-0.01", 0))
+    assert markers(read_results(synthetic, tmp_path)) == []
+
+
+def test_the_strong_line_is_the_mean_over_the_steps_that_all_seeds_reached(results: Results):
+    accuracy = drawn(results, "training").axes[0]
+    runs = results.of_model("sst", "lstm")
+    curves = [{point.step: 100 * point.validation.accuracy for point in run.record.training.history} for run in runs]
+    shortest = min(curves, key=len)
+    mean = accuracy.lines[len(runs)]
+    assert list(mean.get_xdata()) == sorted(shortest)
+    assert mean.get_ydata()[-1] == pytest.approx(sum(curve[max(shortest)] for curve in curves) / len(curves))
+
+
+def test_a_folder_that_cannot_be_written_is_a_user_error(results: Results, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"):
+        write_figures(results, tmp_path / "file" / "figures")

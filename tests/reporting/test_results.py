@@ -1,0 +1,121 @@
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from skimrnn.config import Config
+from skimrnn.errors import UserError
+from skimrnn.reporting.records import Measured, read_results
+from skimrnn.training.record import Record
+
+MakeRecord = Callable[..., Record]
+Store = Callable[..., Path]
+Change = Callable[[Record, str, object], Record]
+
+
+def test_the_grid_is_grouped_and_what_is_missing_is_known(config: Config, grid: Path):
+    results = read_results(config, grid)
+    assert [run.record.config.seed for run in results.of_model("sst", "lstm")] == [0, 1, 2]
+    assert results.missing_seeds("sst", "skim-5-0.02") == [0, 2]
+    assert results.of_dataset("imdb") == []
+    assert results.measured("imdb", "lstm", lambda record: record.test.accuracy) is None
+    planned = len(config.datasets) * len(config.models) * len(config.seeds)
+    run = sum(len(results.of_dataset(dataset)) for dataset in config.datasets)
+    missing = sum(len(results.missing_seeds(dataset, model)) for dataset in config.datasets for model in config.models)
+    assert (run, run + missing) == (10, planned)
+
+
+def test_mean_and_sd_are_those_of_the_sample(config: Config, grid: Path):
+    results = read_results(config, grid)
+    for model in config.models:
+        accuracies = [run.record.test.accuracy for run in results.of_model("sst", model)]
+        measured = results.measured("sst", model, lambda record: record.test.accuracy)
+        if measured is None:
+            assert not accuracies
+        else:
+            assert measured.mean == pytest.approx(statistics.mean(accuracies))
+            assert measured.sd == (pytest.approx(statistics.stdev(accuracies)) if len(accuracies) > 1 else None)
+
+
+def test_sd_divides_by_one_less_than_n():
+    assert Measured((1.0, 3.0)).sd == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("data.vectors.sha256", "other"), ("data.digest", "other"), ("data.release.test.rows", 7)],
+)
+@pytest.mark.parametrize("model", ["lstm", "skim-5-0.01"])
+def test_records_of_different_data_never_share_a_table(
+    key: str,
+    value: object,
+    model: str,
+    config: Config,
+    make_record: MakeRecord,
+    store: Store,
+    change: Change,
+    tmp_path: Path,
+):
+    first = store(make_record(config, "sst", "lstm", 0))
+    other = store(change(make_record(config, "sst", model, 1), key, value))
+    with pytest.raises(UserError, match="make one of them again") as error:
+        read_results(config, tmp_path)
+    assert (
+        str(first) in str(error.value) and str(other) in str(error.value) and key.partition(".")[2] in str(error.value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "seed"), [("imdb", "lstm", 0), ("sst", "skim-5-0.01", 0), ("sst", "lstm", 1)]
+)
+def test_a_record_at_another_runs_path_is_refused(
+    dataset: str, model: str, seed: int, config: Config, make_record: MakeRecord, store: Store, tmp_path: Path
+):
+    place = tmp_path / "paper" / "sst" / "lstm" / "0.json"
+    store(make_record(config, dataset, model, seed), place)
+    with pytest.raises(UserError, match="move it to its place") as error:
+        read_results(config, tmp_path)
+    assert str(place) in str(error.value)
+
+
+def test_a_record_of_another_scale_is_refused(
+    config: Config, make_record: MakeRecord, store: Store, change: Change, tmp_path: Path
+):
+    store(change(make_record(config, "sst", "lstm", 0), "config.scale", "smoke"), tmp_path / "paper/sst/lstm/0.json")
+    with pytest.raises(UserError, match="scale smoke"):
+        read_results(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("config.training.patience", 7), ("config.batch_size", 7), ("config.model.small_size", 7)]
+)
+def test_a_record_of_another_config_is_refused(
+    key: str, value: int, config: Config, make_record: MakeRecord, store: Store, change: Change, tmp_path: Path
+):
+    store(change(make_record(config, "sst", "skim-5-0.01", 0), key, value))
+    with pytest.raises(UserError, match=f"{key.removeprefix('config.')}: 7"):
+        read_results(config, tmp_path)
+
+
+def test_synthetic_and_real_corpora_never_mix(
+    config: Config, make_record: MakeRecord, store: Store, change: Change, tmp_path: Path
+):
+    store(change(make_record(config, "sst", "lstm", 0), "data.source", "embedded"))
+    with pytest.raises(UserError, match="embedded"):
+        read_results(config, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": 2}', "\0"])
+def test_a_malformed_record_is_a_user_error_that_names_it(content: str, config: Config, tmp_path: Path):
+    path = tmp_path / "paper" / "sst" / "lstm" / "0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        read_results(config, tmp_path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_folder_is_a_user_error(config: Config, tmp_path: Path):
+    with pytest.raises(UserError, match="no such folder"):
+        read_results(config, tmp_path / "absent")

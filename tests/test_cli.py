@@ -1,0 +1,143 @@
+"""What a person sees when something is wrong: one line, exit code 2, no traceback, nothing half-written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from skimrnn.data.prepare import Prepared
+from skimrnn.errors import UserError
+from skimrnn.files import atomic_path, write_bytes, write_text
+from tests.conftest import small_config
+
+
+def skimrnn(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "skimrnn", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+
+def error_of(process: subprocess.CompletedProcess[str]) -> str:
+    """The one error line of a failed command."""
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: "), process.stderr
+    return last
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(small_config().model_dump(mode="json")))
+    return path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mount.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def train_command(config_file: Path, prepared: Prepared, output: Path, /, **changes: str) -> list[object]:
+    options = {"config": config_file, "dataset": "sst", "model": "lstm", "seed": 0, "prepared": prepared.folder}
+    options |= {"output": output, **changes}
+    return ["train", *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "sst3"}, "unknown dataset 'sst3': the test config has sst"),
+        ({"model": "gru"}, "unknown model 'gru': the test config has lstm, skim"),
+        ({"prepared": "nowhere"}, "cannot read nowhere/manifest.json: no such file or folder"),
+        ({"config": "nowhere.yaml"}, "cannot read nowhere.yaml: no such file or folder"),
+    ],
+)
+def test_unknown_names_and_missing_files(
+    changes: dict[str, str], message: str, config_file: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    command = train_command(config_file, prepared, tmp_path / "run", **changes)
+    assert message in error_of(skimrnn(*command))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_in_the_config_is_one_line(config_file: Path, prepared: Prepared, tmp_path: Path) -> None:
+    values = yaml.safe_load(config_file.read_text())
+    values["models"]["skim"]["small_size"] = 100
+    config_file.write_text(yaml.safe_dump(values))
+    process = skimrnn(*train_command(config_file, prepared, tmp_path / "run"))
+    assert len(process.stderr.strip().splitlines()) == 1
+    assert "config.yaml: models.skim.skim_lstm: small_size 100 is larger than hidden_size 24" in error_of(process)
+
+
+def test_a_full_disk_ends_training_and_keeps_the_checkpoint(
+    config_file: Path, prepared: Prepared, small_disk: Path
+) -> None:
+    process = skimrnn(*train_command(config_file, prepared, small_disk / "run"))
+    assert "the disk is full: free some space and run the same command again" in error_of(process)
+    assert [path.name for path in (small_disk / "run").iterdir()] == []
+
+
+def test_a_full_disk_keeps_the_old_file_whole(small_disk: Path) -> None:
+    write_bytes(small_disk / "record.json", b"old")
+    with pytest.raises(UserError, match=r"cannot write .*record\.json: the disk is full"):
+        write_bytes(small_disk / "record.json", bytes(100_000))
+    assert (small_disk / "record.json").read_bytes() == b"old"
+    assert [path.name for path in small_disk.iterdir()] == ["record.json"]
+
+
+def test_a_read_only_folder_is_named(small_disk: Path, config_file: Path, prepared: Prepared) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    process = skimrnn(*train_command(config_file, prepared, small_disk / "run"))
+    assert "the file system is read-only: choose a folder that can be written" in error_of(process)
+
+
+def test_a_file_where_a_folder_is_needed(config_file: Path, prepared: Prepared, tmp_path: Path) -> None:
+    write_text(tmp_path / "results", "")
+    assert "cannot write" in error_of(skimrnn(*train_command(config_file, prepared, tmp_path / "results" / "run")))
+
+
+def test_without_network_the_hub_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    values = small_config().model_dump(mode="json") | {"data": {"source": "hub"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    process = skimrnn(
+        *("fetch", "--config", tmp_path / "config.yaml", "--dataset", "sst", "--output", tmp_path / "raw"),
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(tmp_path / "cache"),
+    )
+    message = error_of(process)
+    assert "cannot download SetFit/sst2 (train) from the hub" in message
+    assert "check the network, or set data.source to mirror" in message
+    assert not (tmp_path / "raw").exists()
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "old")
+
+    def interrupted() -> None:
+        with atomic_path(tmp_path / "file") as temporary:
+            temporary.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_every_verb_explains_itself() -> None:
+    overview = skimrnn("--help").stdout
+    for verb in ("fetch", "tokenise", "vectors", "prepare", "train", "evaluate", "table", "figures", "page", "schema"):
+        assert verb in overview
+        assert skimrnn(verb, "--help").returncode == 0

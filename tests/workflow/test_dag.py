@@ -1,0 +1,161 @@
+"""The DAG itself: what it plans, what makes it run again, and that its result does not depend on interruptions."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, small_config
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run snakemake in a copy of the project, with the copy's package."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    environment = os.environ | {
+        "PYTHONPATH": str(folder),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+
+
+def planned(folder: Path, *arguments: str) -> dict[str, int]:
+    """Jobs of each rule that a dry run plans."""
+    process = snakemake(folder, "-n", "--quiet", "rules", *arguments)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", process.stdout, re.MULTILINE)}
+
+
+def copy_project(folder: Path) -> Path:
+    """The project's sources, without data and results."""
+    for part in ("Snakefile", "workflow", "profiles", "config", "skimrnn"):
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / part)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which a short pipeline has run."""
+    folder = copy_project(tmp_path_factory.mktemp("project"))
+    config = small_config(max_steps=20, validate_every=10).model_dump(mode="json")
+    (folder / "config" / "short.yaml").write_text(yaml.safe_dump(config))
+    process = snakemake(folder, "--configfile", "config/short.yaml")
+    assert process.returncode == 0, process.stdout + process.stderr
+    return folder
+
+
+SHORT = ("--configfile", "config/short.yaml")
+REPORT = {"tabulate_results", "draw_figures", "build_page"}
+
+
+def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_path: Path) -> None:
+    folder = copy_project(tmp_path)
+    started = time.monotonic()
+    jobs = planned(folder)
+    assert time.monotonic() - started < 20
+    assert jobs["train_model"] == jobs["evaluate_model"] == 4 * 5 * 3
+    assert jobs["fetch_dataset"] == jobs["tokenise_dataset"] == jobs["prepare_dataset"] == 4
+    assert set(jobs) > REPORT
+
+
+def test_the_pipeline_ends_in_records_tables_figures_and_a_page(finished: Path) -> None:
+    records = sorted(path.relative_to(finished).as_posix() for path in (finished / "results").rglob("*.json"))
+    assert records == [
+        f"results/test/sst/{model}/0{kind}.json" for model in ("lstm", "skim") for kind in ("", ".timing")
+    ]
+    for name in ("index.html", "classification.md", "classification.csv", "classification.tex"):
+        assert (finished / "reports" / "test" / name).stat().st_size > 0
+    assert list((finished / "reports" / "test" / "figures").glob("*.svg"))
+    record = json.loads((finished / "results/test/sst/skim/0.json").read_text())
+    table = (finished / "reports/test/classification.md").read_text()
+    assert f"{100 * record['test']['accuracy']:.1f} (1)" in table
+
+
+def test_a_second_run_does_nothing(finished: Path) -> None:
+    assert planned(finished, *SHORT) == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        ("reporting/table.py", REPORT),
+        ("training/train.py", REPORT | {"train_model", "evaluate_model"}),
+        ("kernels/reference.py", REPORT | {"train_model", "evaluate_model"}),
+        ("measures/flops.py", REPORT | {"evaluate_model"}),
+        (
+            "data/tokens.py",
+            REPORT | {"tokenise_dataset", "make_vectors", "prepare_dataset", "train_model", "evaluate_model"},
+        ),
+        ("data/prepare.py", REPORT | {"prepare_dataset", "train_model", "evaluate_model"}),
+    ],
+)
+def test_editing_code_runs_the_rules_that_use_it_and_no_others(module: str, rules: set[str], finished: Path) -> None:
+    path = finished / "skimrnn" / module
+    before = path.read_text()
+    try:
+        path.write_text(before + "\n# edited\n")
+        assert set(planned(finished, *SHORT)) - {"all", "total"} == rules
+    finally:
+        path.write_text(before)
+
+
+def test_changing_a_setting_runs_the_rules_that_use_it(finished: Path) -> None:
+    jobs = planned(finished, *SHORT, "--config", "training={clip_norm: 1.0}")
+    assert set(jobs) - {"all", "total"} == REPORT | {"train_model", "evaluate_model"}
+
+
+def test_records_that_are_there_count_as_finished(finished: Path, tmp_path: Path) -> None:
+    """A clone that holds records but no data plans the report alone."""
+    folder = copy_project(tmp_path)
+    shutil.copy(finished / "config" / "short.yaml", folder / "config")
+    shutil.copytree(finished / "results", folder / "results")
+    assert set(planned(folder, *SHORT)) - {"all", "total"} == REPORT
+    process = snakemake(folder, *SHORT)
+    assert process.returncode == 0, process.stdout + process.stderr
+    for name in ("classification.md", "index.html"):
+        made = [(place / "reports" / "test" / name).read_bytes() for place in (folder, finished)]
+        assert made[0] == made[1]
+
+
+def test_a_mistake_in_the_config_is_one_line(finished: Path) -> None:
+    process = snakemake(finished, "-n", *SHORT, "--config", "trainings={}")
+    assert process.returncode != 0
+    output = process.stdout + process.stderr
+    assert "the workflow's config: trainings: unknown key: remove it or mend its spelling" in output
+    assert "Traceback" not in output
+
+
+def test_a_failing_rule_shows_its_one_line_and_leaves_no_output(tmp_path: Path, finished: Path) -> None:
+    folder = copy_project(tmp_path)
+    shutil.copy(finished / "config" / "short.yaml", folder / "config")
+    process = snakemake(folder, *SHORT, "--config", "data={source: mirror, mirror: nowhere}")
+    assert process.returncode != 0
+    assert "error: cannot read nowhere/SetFit/sst2/train.parquet: no such file" in process.stderr
+    assert not list((folder / "data").rglob("manifest.json"))
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize("command", [["snakemake", "--lint"], ["snakefmt", "--check", "Snakefile", "workflow"]])
+def test_the_workflow_is_linted(command: list[str]) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        [sys.executable, "-m", *command]
+        if command[0] == "snakemake"
+        else [Path(sys.executable).parent / command[0], *command[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
