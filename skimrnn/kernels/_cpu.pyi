@@ -22,6 +22,7 @@ class Layer:
 def layer(
     isa: str, gru: bool, input_size: int, hidden_size: int, small_size: int, skims: bool, weights: list[int], /
 ) -> Layer: ...
+def fingerprint(arrays: list[int], sizes: list[int], /) -> int: ...
 def batch(
     steps: int,
     sequences: int,

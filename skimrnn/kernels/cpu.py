@@ -124,6 +124,8 @@ def _run(
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, *state, *weights))
     if noise is None and not wants_gradient and not torch.compiler.is_compiling():
         return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold)
+    if wants_gradient and not torch.compiler.is_compiling():
+        _packs.pop(weights[1], None)
     difference = None if noise is None else noise[..., 0] - noise[..., 1]  # (T, B)
     memory = state[1] if cell == "lstm" else None
     run = _forward if wants_gradient or noise is not None else _infer_op
@@ -158,9 +160,8 @@ def _address(tensor: Tensor | None) -> int:
 
 class _Packed(NamedTuple):
     layer: _cpu.Layer
-    isa: str
     weights: list[Any]  # weak references
-    versions: list[int]
+    state: tuple[Any, ...]  # of the weights when they were packed
 
 
 _packs: Any = WeakIdKeyDictionary()  # by the big cell's hidden weights
@@ -169,18 +170,21 @@ _packs: Any = WeakIdKeyDictionary()  # by the big cell's hidden weights
 def _packed(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
     """The packed weights, from the last call if they have not changed since.
 
-    A change is seen by torch's version counter: all in-place operations and optimisers move it, but not writes
-    through `.data` or a NumPy view.
+    A change is seen by torch's version counter, or, because fused optimisers and writes through `.data` do not move
+    it, by 64 numbers sampled from each tensor. Training forgets the pack besides.
     """
     if any(weight.is_inference() for weight in weights):  # They have no version counter.
         return _pack(cell, weights)
-    name, versions = isa(), [weight._version for weight in weights]
+    state = (
+        isa(),
+        [weight._version for weight in weights],
+        _cpu.fingerprint([weight.data_ptr() for weight in weights], [weight.numel() for weight in weights]),
+    )
     known: _Packed | None = _packs.get(weights[1])
-    same_versions = known is not None and (known.isa, known.versions) == (name, versions)
-    if known and same_versions and all(map(operator.is_, (weight() for weight in known.weights), weights)):
+    if known and known.state == state and all(map(operator.is_, (old() for old in known.weights), weights)):
         return known.layer
     layer = _pack(cell, weights)
-    _packs[weights[1]] = _Packed(layer, name, [ref(weight) for weight in weights], versions)
+    _packs[weights[1]] = _Packed(layer, [ref(weight) for weight in weights], state)
     return layer
 
 

@@ -21,8 +21,7 @@ class SkimLSTM(SkimmingLayer):
     that can be moved at any time. With `small_size` 0 a token that is not read is skipped: the state is copied.
 
     Skimming saves time in evaluation mode under `torch.no_grad()` (or where nothing requires a gradient). The packed
-    weights are then kept between calls; a change is seen by torch's version counter, which writes through `.data`
-    do not move.
+    weights are then kept between calls, and packed anew when the weights have changed.
     """
 
     _name = "LSTM"

@@ -210,6 +210,23 @@ def test_changed_weights_are_seen(cell, seed):
     assert not torch.equal(before, after.outputs)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_fused_optimiser_step_is_seen(cell, seed):
+    """It does not move torch's version counter; nor does a write through `.data`."""
+    case = make_case(cell, SIZES[0]).to(torch.float32, requires_grad=True)
+    optimizer = torch.optim.Adam(case.weights, lr=0.05, fused=True)
+    case.run(cpu, noise=case.noise).outputs.sum().backward()
+    with torch.no_grad():
+        before = case.run(cpu).outputs
+        optimizer.step()
+        after = case.run(cpu).outputs
+        assert not torch.equal(before, after)
+        assert error(after, case.run(reference).outputs) < 1e-5
+        for weight in case.weights:
+            weight.data.mul_(1.5)
+        assert error(case.run(cpu).outputs, case.run(reference).outputs) < 1e-5
+
+
 @pytest.mark.parametrize("operator", ["forward", "infer"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_opcheck(cell, operator, seed):

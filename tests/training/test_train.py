@@ -243,9 +243,9 @@ def test_skim_lstm_skims_fillers_and_reads_cues(prepared: Prepared, tmp_path: Pa
     skimmed, total = {True: 0, False: 0}, {True: 0, False: 0}
     for batch in evaluation_batches(test, 128):
         decisions = trained["skim"](batch.tokens, batch.lengths).decisions
-        real = torch.arange(len(decisions.read))[:, None] < batch.lengths
+        real = torch.arange(decisions.read.shape[1])[:, None] < batch.lengths
         for kind, mask in ((True, is_cue[batch.tokens.t()]), (False, ~is_cue[batch.tokens.t()])):
             total[kind] += int((mask & real).sum())
-            skimmed[kind] += int((mask & real & ~decisions.read).sum())
+            skimmed[kind] += int((mask & real & ~decisions.read[0]).sum())
     assert skimmed[False] / total[False] > 2 * skimmed[True] / total[True]
     assert skimmed[False] / total[False] > 0.3

@@ -94,6 +94,19 @@ std::unique_ptr<Layer> make(const std::string& isa, bool gru, int input, int hid
   throw nb::value_error(("instruction set not built, or not supported by this CPU: " + isa).c_str());
 }
 
+// A number that changes when arrays are written as a whole: a mix of 64 numbers spread over each.
+uint64_t fingerprint(const std::vector<Address>& arrays, const std::vector<int64_t>& sizes) {
+  uint64_t mixed = 0;
+  for (size_t i = 0; i < arrays.size(); ++i)
+    for (int64_t sample = 0; sample < 64 && sizes[i]; ++sample) {
+      uint32_t bits;
+      std::memcpy(&bits, pointer<float>(arrays[i]) + sample * (sizes[i] - 1) / 63, sizeof bits);
+      mixed = (mixed ^ bits) * 0x9E3779B97F4A7C15u;
+      mixed ^= mixed >> 29;
+    }
+  return mixed;
+}
+
 Batch make_batch(int64_t steps, int64_t sequences, Address inputs, Address table, int64_t table_rows, Address words,
                  Address lengths, Address hidden, Address cell, float threshold, int threads) {
   for (int64_t n = 0; n < sequences; ++n) {
@@ -149,6 +162,7 @@ NB_MODULE(_cpu, m) {
   nb::class_<Results>(m, "Results");
   nb::class_<Tape>(m, "Tape");
   nb::class_<Gradients>(m, "Gradients");
+  m.def("fingerprint", &fingerprint);
   m.def("batch", &make_batch);
   m.def("results", &make_results);
   m.def("tape", &make_tape);
