@@ -3,7 +3,7 @@ PYTHON ?= python3
 CORES ?= all
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: smoke test lint paper report clean
+.PHONY: smoke test lint bench paper report clean
 
 smoke: .venv/installed
 	snakemake --cores $(CORES) --configfile config/smoke.yaml --quiet rules
@@ -18,6 +18,10 @@ lint: .venv/installed
 	ruff check .
 	mypy
 	snakefmt --check Snakefile workflow
+
+# How fast the layers are on this CPU, beside other libraries' LSTMs. Ten minutes; leave the machine alone meanwhile.
+bench: .venv/installed
+	python -m skimrnn bench --output reports/benchmark/cpu.json
 
 # The paper's grid. Days on a laptop: see the README for clusters, mirrors and word vectors.
 paper: .venv/installed
