@@ -1,0 +1,52 @@
+"""The committed results: the reports are made from the records, and the README quotes the reports."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from skimrnn.config import read_config
+from skimrnn.reporting.records import read_results
+from skimrnn.reporting.table_formats import write_tables
+from skimrnn.training.record import read_record
+
+ROOT = Path(__file__).parent.parent.parent
+RECORDS = [path for path in ROOT.glob("results/*/*/*/*.json") if path.stem.isdigit() and "smoke" not in path.parts]
+
+
+def test_the_tables_follow_from_the_records(tmp_path: Path):
+    write_tables(read_results(read_config(ROOT / "config" / "paper.yaml"), ROOT / "results"), tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (ROOT / "reports" / "paper" / path.name).read_bytes(), f"{path.name}: make report"
+
+
+def test_the_readme_quotes_the_table():
+    report = (ROOT / "reports" / "paper" / "classification.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\|.*\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(quoted) >= 10 and [line for line in quoted if line not in report.splitlines()] == []
+
+
+def test_the_readme_quotes_the_choice_of_vectors():
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    best = {
+        (scale, dataset): 100
+        * max(
+            entry.validation.accuracy
+            for entry in read_record(ROOT / f"results/{scale}/{dataset}/lstm/0.json").training.history
+        )
+        for scale in ("paper", "paper_glove10k")
+        for dataset in ("sst", "rotten_tomatoes")
+    }
+    glove = f"{best['paper_glove10k', 'sst']:.1f} % validation accuracy on SST and "
+    glove += f"{best['paper_glove10k', 'rotten_tomatoes']:.1f} % on Rotten Tomatoes"
+    assert f"{glove}, against {best['paper', 'sst']:.1f} % and {best['paper', 'rotten_tomatoes']:.1f} %" in readme
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-4:]))
+def test_each_record_says_what_it_came_from_and_nothing_of_the_machines_folders(path: Path):
+    record = read_record(path)
+    environment = record.training.environment
+    assert environment.git_commit and environment.git_dirty is False
+    assert path.parts[-4:-1] == (record.config.scale, record.config.dataset, record.config.model_name)
+    assert int(path.stem) == record.config.seed
+    assert not re.search(r'"(/|[A-Za-z]:\\\\)', path.read_text(encoding="utf-8"))
