@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError, explain_os_errors
@@ -58,10 +58,20 @@ class VectorsConfig(_Closed):
         return {"release": "glove.6B"} if self.source == "glove" else {}
 
 
+def _distinct(seeds: list[int]) -> list[int]:
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError("seeds must be distinct and not negative")
+    return seeds
+
+
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_distinct)]
+
+
 class DatasetConfig(_Closed):
     """How one dataset is trained on."""
 
     batch_size: int = Field(gt=0)
+    seeds: Seeds | None = Field(None, description="instead of the scale's seeds")
 
 
 class LSTMConfig(_Closed):
@@ -105,7 +115,7 @@ class Config(_Closed):
     """One scale of the pipeline: which data, vectors, models and seeds, and how they are trained."""
 
     scale: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="names the folders under results/ and reports/")
-    seeds: list[int] = Field(min_length=1)
+    seeds: Seeds
     data: DataConfig = DataConfig()
     vectors: VectorsConfig = VectorsConfig()
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
@@ -127,12 +137,9 @@ class Config(_Closed):
                 raise ValueError(f"model name {name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
         return models
 
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_are_distinct(cls, seeds: list[int]) -> list[int]:
-        if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-            raise ValueError("seeds must be distinct and not negative")
-        return seeds
+    def seeds_of(self, dataset: str) -> list[int]:
+        """The seeds that each model runs with on one dataset."""
+        return self.datasets[dataset].seeds or self.seeds
 
     def run(self, dataset: str, model: str, seed: int) -> "RunConfig":
         """The configuration of one run; a dataset or model that the scale lacks is a `UserError`."""

@@ -64,7 +64,7 @@ class Results:
     def missing_seeds(self, dataset: str, model: str) -> list[int]:
         """The seeds of the config that were not run."""
         run_seeds = {run.record.config.seed for run in self.of_model(dataset, model)}
-        return [seed for seed in self.config.seeds if seed not in run_seeds]
+        return [seed for seed in self.config.seeds_of(dataset) if seed not in run_seeds]
 
 
 def read_results(config: Config, folder: Path) -> Results:
@@ -80,7 +80,7 @@ def read_results(config: Config, folder: Path) -> Results:
         for model in config.models:
             found = [
                 Run(path, _read_checked(path, config, dataset, model, seed))
-                for seed in config.seeds
+                for seed in config.seeds_of(dataset)
                 if (path := folder / config.scale / dataset / model / f"{seed}.json").exists()
             ]
             if found:

@@ -123,7 +123,7 @@ def table_caption(results: Results, dataset: str) -> str:
     data = runs[0].record.data
     vectors = data.vectors
     settings = "".join(f", {key.replace('_', ' ')} {value}" for key, value in vectors.settings.items())
-    planned = len(results.config.models) * len(results.config.seeds)
+    planned = len(results.config.models) * len(results.config.seeds_of(dataset))
     parts = [
         f"Data: {data.source}, {_completeness(data)}",
         f"Word vectors: {vectors.source} ({vectors.dimension} dimensions{settings}), "

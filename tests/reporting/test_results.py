@@ -26,6 +26,13 @@ def test_the_grid_is_grouped_and_what_is_missing_is_known(config: Config, grid: 
     assert (run, run + missing) == (10, planned)
 
 
+def test_a_dataset_can_have_seeds_of_its_own(make_config: Callable[..., Config], tmp_path: Path):
+    datasets = {"sst": {"batch_size": 32, "seeds": [3, 4]}, "imdb": {"batch_size": 128}}
+    results = read_results(make_config(datasets=datasets), tmp_path)
+    assert results.missing_seeds("sst", "lstm") == [3, 4]
+    assert results.missing_seeds("imdb", "lstm") == [0, 1, 2]
+
+
 def test_mean_and_sd_are_those_of_the_sample(config: Config, grid: Path):
     results = read_results(config, grid)
     for model in config.models:

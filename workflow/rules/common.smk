@@ -38,10 +38,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-RECORDS = expand(
-    "results/{scale}/{dataset}/{model}/{seed}.json",
-    scale=SCALE,
-    dataset=CONFIG.datasets,
-    model=CONFIG.models,
-    seed=CONFIG.seeds,
-)
+RECORDS = [
+    f"results/{SCALE}/{dataset}/{model}/{seed}.json"
+    for dataset in CONFIG.datasets
+    for model in CONFIG.models
+    for seed in CONFIG.seeds_of(dataset)
+]
