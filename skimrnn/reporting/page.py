@@ -88,7 +88,8 @@ def _about(results: Results) -> str:
     planned = len(config.models) * sum(len(config.seeds_of(dataset)) for dataset in config.datasets)
     return (
         f"The {config.scale} scale plans {len(config.models)} models on {len(config.datasets)} datasets, {planned} "
-        f"runs over seeds, on {texts}. Each run trains with Adam at a learning rate of {config.training.learning_rate:g}, stops when validation accuracy has not improved for "
+        f"runs over seeds, on {texts}. Each run trains with Adam at a learning rate of "
+        f"{config.training.learning_rate:g}, stops when validation accuracy has not improved for "
         f"{config.training.patience:,} steps (at most {config.training.max_steps:,} steps in all), and scores the test "
         "split once, with the best weights by validation accuracy. This page is made from the records of the runs and "
         "the paper's published numbers alone."
