@@ -21,7 +21,7 @@ lint: .venv/installed
 
 # How fast the layers are on this CPU, beside other libraries' LSTMs. Ten minutes; leave the machine alone meanwhile.
 bench: .venv/installed
-	python -m skimrnn bench --output reports/benchmark/cpu.json
+	snakemake --cores $(CORES) --forcerun measure_latency -- bench
 
 # The paper's grid. Days on a laptop: see the README for clusters, mirrors and word vectors.
 paper: .venv/installed

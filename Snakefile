@@ -21,10 +21,12 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/benchmark.smk"
 
 
 localrules:
     all,
+    bench,
 
 
 rule all:
@@ -32,3 +34,8 @@ rule all:
     input:
         f"reports/{SCALE}/index.html",
         f"reports/{SCALE}/classification.md",
+
+
+rule bench:
+    input:
+        "reports/benchmark/benchmark.md",

@@ -161,20 +161,32 @@ def evaluate(
 
 @verb
 def bench(
-    output: Annotated[Path, typer.Option(help="File for the report (JSON, raw samples); the table goes beside it.")],
+    output: Annotated[Path, typer.Option(help="File for the measurements (JSON, with raw samples).")],
     only: Annotated[list[str] | None, typer.Option(help="Run this benchmark alone (may be given again).")] = None,
     rounds: Annotated[int, typer.Option(min=5, help="Rounds; each times every function of a task once.")] = 30,
 ) -> None:
     """Time the layers beside each other and beside other libraries' LSTMs."""
-    from skimrnn.files import write_json, write_text
-    from skimrnn.measures.latency import BENCHMARKS, markdown, run_benchmarks
+    from skimrnn.files import write_json
+    from skimrnn.measures.latency import BENCHMARKS, run_benchmarks
 
     names = only or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
         raise UserError(f"no such benchmark: {', '.join(unknown)} (there are {', '.join(BENCHMARKS)})")
     report = run_benchmarks(names, rounds, lambda line: print(line, file=sys.stderr, flush=True))
     write_json(output, report.model_dump(mode="json"))
-    write_text(output.with_suffix(".md"), markdown(report))
+
+
+@verb
+def bench_report(
+    measurements: Annotated[Path, typer.Option(help="File that bench wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder for benchmark.md and the figures.")],
+) -> None:
+    """Make the benchmark's table and figures."""
+    from skimrnn.files import read_model
+    from skimrnn.measures.latency import Report
+    from skimrnn.reporting.benchmark import write_benchmark
+
+    write_benchmark(read_model(measurements, Report), output)
 
 
 @verb

@@ -7,15 +7,18 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 
 from skimrnn.errors import UserError, explain_os_errors
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @contextmanager
@@ -66,6 +69,18 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON (line {error.lineno}): delete it and make it again") from error
+
+
+def read_model(path: Path, model: type[Model]) -> Model:
+    """Read one JSON value and check it against a pydantic model; a malformed one is a `UserError`."""
+    values = read_json(path)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        kind = model.__name__.lower()
+        raise UserError(f"{path}: not a {kind} of this version ({key}: {first['msg']}): make it again") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -87,7 +87,7 @@ def _git_state() -> tuple[str | None, bool | None]:
         root = Path(git("rev-parse", "--show-toplevel"))
         if root != PACKAGE.parent:
             return None, None  # Installed inside somebody else's repository.
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", "skimrnn"))
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", "."))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 

@@ -1,14 +1,18 @@
-"""The LSTMs that ours is timed against. Each maker gives a function without arguments that runs one whole sequence.
+"""What ours is timed against. Each maker gives a function without arguments that runs one whole sequence.
 
-All take the same `nn.LSTM` and input (T, 1, E) and start from zeros; a test holds them to the same outputs.
+All take the same `nn.LSTM` (or `SkimLSTM`) and input (T, 1, E) and start from zeros; a test holds them to the same
+outputs.
 """
 
+import math
 import os
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from skimrnn.layers import SkimLSTM
 
 Run = Callable[[], object]
 
@@ -19,36 +23,65 @@ class UnavailableError(Exception):
 
 def numpy_lstm(lstm: nn.LSTM, inputs: Tensor) -> Run:
     """The paper's way: one matrix-vector product of [x_t; h_{t-1}] a step, in NumPy."""
-    threads = torch.get_num_threads()
-    if os.environ.get("OPENBLAS_NUM_THREADS") != str(threads):
-        try:
-            from threadpoolctl import threadpool_limits
-        except ImportError:
-            raise UnavailableError(f"set OPENBLAS_NUM_THREADS={threads}, or pip install 'skimrnn[bench]'") from None
-        threadpool_limits(threads, user_api="blas")
-    weight = np.concatenate(
-        [lstm.get_parameter("weight_ih_l0").detach().numpy(), lstm.get_parameter("weight_hh_l0").detach().numpy()],
-        axis=1,
-    )
-    bias = (lstm.get_parameter("bias_ih_l0") + lstm.get_parameter("bias_hh_l0")).detach().numpy()
-    xs, size = inputs[:, 0].numpy(), lstm.hidden_size
+    _pin_numpy()
+    cell, xs = _numpy_weights(lstm, ""), inputs[:, 0].numpy()
 
     def run() -> object:
-        h = c = np.zeros(size, np.float32)
-        outputs = np.empty((len(xs), size), np.float32)
+        h = c = np.zeros(lstm.hidden_size, np.float32)
+        outputs = np.empty((len(xs), len(h)), np.float32)
         for t, x in enumerate(xs):
-            h, c = numpy_step(weight, bias, x, h, c, size)
+            h, c = _numpy_step(cell, np.concatenate([x, h]), c)
             outputs[t] = h
         return outputs
 
     return run
 
 
-def numpy_step(
-    weight: np.ndarray, bias: np.ndarray, x: np.ndarray, h: np.ndarray, c: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """One LSTM step with `size` outputs from weights (4 size, E + D)."""
-    gates = weight @ np.concatenate([x, h]) + bias
+def numpy_skim_lstm(layer: SkimLSTM, inputs: Tensor) -> Run:
+    """The paper's way for a Skim-LSTM: the decision from [x_t; h_{t-1}], then the chosen cell alone, in NumPy."""
+    _pin_numpy()
+    (weight, bias), big, small = (_numpy_weights(layer, prefix) for prefix in ("decision_", "", "small_"))
+    xs, size, margin = inputs[:, 0].numpy(), layer.small_size, math.log(layer.threshold / (1 - layer.threshold))
+
+    def run() -> object:
+        h = c = np.zeros(layer.hidden_size, np.float32)
+        outputs = np.empty((len(xs), len(h)), np.float32)
+        for t, x in enumerate(xs):
+            both = np.concatenate([x, h])
+            read, skim = weight @ both + bias
+            if read - skim > margin:
+                h, c = _numpy_step(big, both, c)
+            elif size:
+                small_h, small_c = _numpy_step(small, both, c[:size])
+                h, c = np.concatenate([small_h, h[size:]]), np.concatenate([small_c, c[size:]])
+            outputs[t] = h
+        return outputs
+
+    return run
+
+
+def _pin_numpy() -> None:
+    threads = torch.get_num_threads()
+    if os.environ.get("OPENBLAS_NUM_THREADS") == str(threads):
+        return
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        raise UnavailableError(f"set OPENBLAS_NUM_THREADS={threads}, or pip install 'skimrnn[bench]'") from None
+    threadpool_limits(threads, user_api="blas")
+
+
+def _numpy_weights(module: nn.Module, prefix: str) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (rows, E + D) and biases (rows) of a cell, or of the decision."""
+    parts = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    *weights, bias_ih, bias_hh = (module.get_parameter(prefix + part).detach().numpy() for part in parts)
+    return np.concatenate(weights, axis=1), bias_ih + bias_hh
+
+
+def _numpy_step(cell: tuple[np.ndarray, np.ndarray], both: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One LSTM step from [x; h] and the memory cell: new h and c, as long as c."""
+    weight, bias = cell
+    gates, size = weight @ both + bias, len(c)
     i, f, o = (1 / (1 + np.exp(-gates[k * size : (k + 1) * size])) for k in (0, 1, 3))
     new = f * c + i * np.tanh(gates[2 * size : 3 * size])
     return o * np.tanh(new), new

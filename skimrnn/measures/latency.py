@@ -4,7 +4,6 @@ Skim rates are set, not learned: the first number of each input says whether it 
 nothing else, so every rate is exact and the reads fall at random.
 """
 
-import resource
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,19 +13,36 @@ from torch import Tensor, nn
 
 from skimrnn import SkimLSTM
 from skimrnn.kernels import CellWeights, DecisionWeights, cpu
-from skimrnn.measures.competitors import COMPETITORS, UnavailableError
-from skimrnn.measures.flops import flop_reduction
+from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_lstm, numpy_skim_lstm
+from skimrnn.measures.memory import peak_memory_mib
+from skimrnn.measures.peaks import Peaks, measure_peaks
 from skimrnn.measures.timing import Timing, time_together
 from skimrnn.provenance import Environment, environment
 
 WIDTH = 100  # of the inputs
 STEPS = 300
+SIZES = (100, 200, 400)
 RATES = (0.5, 0.8, 0.9, 0.95)
+NUMPY_SMALL_SIZE = 10  # The one small size at which NumPy is timed, too.
 _VOCABULARY = 5000
 
 
+class Cost(BaseModel):
+    """The least that a token asks of the machine: float operations, and bytes of hidden weights that each step reads.
+
+    `weights` is the size of the array that those bytes are of: it decides in which cache it stays. Batches share a
+    pass over the weights, so they have no `bytes`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    flops: float
+    bytes: float = 0.0
+    weights: int = 0
+
+
 class Measurement(BaseModel):
-    """One timed function. `tokens` is the number of real tokens in one call."""
+    """One timed function; `tokens` is the number of real tokens in one call, the memory what a call adds at most."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +51,8 @@ class Measurement(BaseModel):
     setting: dict[str, float | int | str]
     tokens: int
     timing: Timing
+    cost: Cost | None
+    peak_memory_mib: float | None
 
     def microseconds_a_token(self) -> float:
         """The median, a token."""
@@ -48,6 +66,7 @@ class Report(BaseModel):
 
     environment: Environment
     isa: str
+    peaks: Peaks
     skipped: dict[str, str]
     measurements: list[Measurement]
 
@@ -58,6 +77,8 @@ class Task(NamedTuple):
     setting: Mapping[str, float | int | str]
     tokens: int
     functions: Mapping[str, Callable[[], object]]
+    costs: Mapping[str, Cost] = {}
+    memory: Mapping[str, float | None] = {}
 
 
 def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -> Report:
@@ -66,12 +87,19 @@ def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -
     measurements = []
     before = torch.get_num_threads()
     try:
+        peaks = measure_peaks([_weight_bytes(size) for size in SIZES])
         for name in names:
             for task in BENCHMARKS[name](skipped):
                 timings = time_together(task.functions, rounds)
                 new = [
                     Measurement(
-                        benchmark=name, name=function, setting=dict(task.setting), tokens=task.tokens, timing=timing
+                        benchmark=name,
+                        name=function,
+                        setting=dict(task.setting),
+                        tokens=task.tokens,
+                        timing=timing,
+                        cost=task.costs.get(function),
+                        peak_memory_mib=task.memory.get(function),
                     )
                     for function, timing in timings.items()
                 ]
@@ -80,13 +108,13 @@ def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -
                 tell(f"{name} {task.setting}: {shown} us a token")
     finally:
         torch.set_num_threads(before)
-    return Report(environment=environment(), isa=cpu.isa(), skipped=skipped, measurements=measurements)
+    return Report(environment=environment(), isa=cpu.isa(), peaks=peaks, skipped=skipped, measurements=measurements)
 
 
 def _plain(skipped: dict[str, str]) -> Iterator[Task]:
     """Batch 1, one thread: our standard LSTM and all competitors."""
     torch.set_num_threads(1)
-    for size in (100, 200, 400):
+    for size in SIZES:
         lstm = nn.LSTM(WIDTH, size).eval()
         inputs = torch.randn(STEPS, 1, WIDTH)
         functions: dict[str, Callable[[], object]] = {"ours": _our_lstm(lstm, inputs)}
@@ -95,13 +123,14 @@ def _plain(skipped: dict[str, str]) -> Iterator[Task]:
                 functions[name] = make(lstm, inputs)
             except UnavailableError as reason:
                 skipped[name] = str(reason)
-        yield Task({"hidden_size": size, "steps": STEPS, "threads": 1}, STEPS, functions)
+        costs = {name: _cost(size, 0, 0.0) for name in functions}
+        yield Task({"hidden_size": size, "steps": STEPS, "threads": 1}, STEPS, functions, costs)
 
 
 def _skimming(skipped: dict[str, str]) -> Iterator[Task]:
     """Batch 1, one thread: Skim-LSTM at set rates, projected on demand and folded, each beside our LSTM."""
     torch.set_num_threads(1)
-    for size in (100, 200, 400):
+    for size in SIZES:
         for small in (5, 10, 20):
             layer = _decided_by_input(SkimLSTM(WIDTH, size, small))
             lstm = nn.LSTM(WIDTH, size)
@@ -112,16 +141,19 @@ def _skimming(skipped: dict[str, str]) -> Iterator[Task]:
                 inputs = vectors[words]
                 skimmed = float((inputs[..., 0] < 0).double().mean())
                 setting = {"hidden_size": size, "small_size": small, "skim_rate": skimmed, "threads": 1}
-                yield Task(
-                    setting,
-                    STEPS,
-                    {
-                        "lstm": _our_lstm(lstm, inputs),
-                        "skim": _without_gradient(layer, inputs),
-                        "lstm folded": _folded(lstm, vectors, words),
-                        "skim folded": _folded(layer, vectors, words),
-                    },
-                )
+                functions = {
+                    "lstm": _our_lstm(lstm, inputs),
+                    "skim": _without_gradient(layer, inputs),
+                    "lstm folded": _folded(lstm, vectors, words),
+                    "skim folded": _folded(layer, vectors, words),
+                }
+                if small == NUMPY_SMALL_SIZE:
+                    functions |= {"lstm numpy": numpy_lstm(lstm, inputs), "skim numpy": numpy_skim_lstm(layer, inputs)}
+                costs = {
+                    name: _cost(size, small if "skim" in name else 0, skimmed, folded="folded" in name)
+                    for name in functions
+                }
+                yield Task(setting, STEPS, functions, costs)
 
 
 def _training(skipped: dict[str, str]) -> Iterator[Task]:
@@ -132,7 +164,15 @@ def _training(skipped: dict[str, str]) -> Iterator[Task]:
             inputs = torch.randn(steps, batch, WIDTH, requires_grad=True)
             setting = {"batch": batch, "steps": steps, "hidden_size": 100, "small_size": 10, "threads": threads}
             functions = {"torch": _step(nn.LSTM(WIDTH, 100), inputs), "skim": _step(SkimLSTM(WIDTH, 100, 10), inputs)}
-            yield Task(setting, batch * steps, functions)
+            # Forward, the gradient of the inputs and that of the weights: three products of the same size.
+            costs = {
+                "torch": Cost(flops=3 * _flops(100)),
+                "skim": Cost(flops=3 * (_flops(100) + _flops(10, 100) + 400)),
+            }
+            memory = {}
+            if threads == 1:
+                memory = {name: peak_memory_mib(_training_step, name, batch, steps) for name in functions}
+            yield Task(setting, batch * steps, functions, costs, memory)
 
 
 def _batched(skipped: dict[str, str]) -> Iterator[Task]:
@@ -153,19 +193,17 @@ def _batched(skipped: dict[str, str]) -> Iterator[Task]:
                 "lstm": _our_lstm(lstm, inputs, lengths),
                 "skim": _our_skim(layer, inputs, lengths),
             }
-            yield Task(setting, int(lengths.sum()), functions)
+            costs = {name: Cost(flops=_cost(size, small if name == "skim" else 0, rate).flops) for name in functions}
+            yield Task(setting, int(lengths.sum()), functions, costs)
 
 
 def _lengths(skipped: dict[str, str]) -> Iterator[Task]:
-    """Batch 1, one thread: time a token as the text grows, and the peak memory of the process so far."""
+    """Batch 1, one thread: time and memory as the text grows."""
     torch.set_num_threads(1)
-    layer = _decided_by_input(SkimLSTM(WIDTH, 100, 10))
-    lstm = nn.LSTM(WIDTH, 100)
-    for steps in (100, 300, 1000, 3000, 10_000):
-        inputs = _vectors(0.9)[torch.randint(_VOCABULARY, (steps, 1))]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        functions = {"lstm": _our_lstm(lstm, inputs), "skim": _without_gradient(layer, inputs)}
-        yield Task({"steps": steps, "threads": 1, "peak_memory_mib": peak}, steps, functions)
+    for steps in (100, 300, 1000, 3000, 10_000, 100_000):
+        functions = {name: _long_text(name, steps) for name in ("lstm", "skim")}
+        memory = {name: peak_memory_mib(_long_text, name, steps) for name in functions}
+        yield Task({"steps": steps, "hidden_size": 100, "threads": 1}, steps, functions, memory=memory)
 
 
 BENCHMARKS: dict[str, Callable[[dict[str, str]], Iterator[Task]]] = {
@@ -177,48 +215,6 @@ BENCHMARKS: dict[str, Callable[[dict[str, str]], Iterator[Task]]] = {
 }
 
 
-def markdown(report: Report) -> str:
-    """The report as tables: microseconds a token with the interval, and what each is beside its rivals."""
-    lines = [
-        f"Machine: {report.environment.cpu}; instruction set {report.isa}; medians with 95 % intervals.",
-        *(f"Skipped: {name} ({reason})." for name, reason in report.skipped.items()),
-    ]
-    for benchmark in dict.fromkeys(m.benchmark for m in report.measurements):
-        own = [m for m in report.measurements if m.benchmark == benchmark]
-        settings = list(own[0].setting)
-        lines += ["", f"## {benchmark}", "", _row([*settings, "what", "us a token", "95 %", "beside"])]
-        lines += [_row(["---"] * (len(settings) + 4))]
-        for m in own:
-            group = {o.name: o for o in own if o.setting == m.setting}
-            scale = 1e6 / m.tokens
-            interval = f"{m.timing.low * scale:.2f} to {m.timing.high * scale:.2f}"
-            values = [f"{value:.3g}" if isinstance(value, float) else value for value in m.setting.values()]
-            lines.append(_row([*values, m.name, f"{m.microseconds_a_token():.2f}", interval, _beside(m, group)]))
-    return "\n".join(lines) + "\n"
-
-
-def _beside(m: Measurement, group: dict[str, Measurement]) -> str:
-    """The ratio that a target speaks of."""
-    own = m.timing.median
-    if m.benchmark == "plain" and m.name == "ours":
-        rivals = {name: other for name, other in group.items() if name != "ours"}
-        fastest = min(rivals, key=lambda name: rivals[name].timing.median)
-        return f"{own / rivals[fastest].timing.median:.2f}x of {fastest}"
-    if m.benchmark == "training" and m.name == "skim":
-        return f"{own / group['torch'].timing.median:.2f}x of torch"
-    rival = group.get(m.name.replace("skim", "lstm"))
-    if m.name.startswith("skim") and rival and "skim_rate" in m.setting:
-        rate = float(m.setting["skim_rate"])
-        possible = flop_reduction(rate, int(m.setting["hidden_size"]), int(m.setting["small_size"])).exact_count
-        speedup = rival.timing.median / own
-        return f"Sp {speedup:.2f}, {speedup / possible:.2f} of Flop-r {possible:.2f}"
-    return ""
-
-
-def _row(values: list[Any]) -> str:
-    return "| " + " | ".join(map(str, values)) + " |"
-
-
 @torch.no_grad()
 def _decided_by_input(layer: SkimLSTM) -> SkimLSTM:
     for name, parameter in layer.named_parameters():
@@ -226,6 +222,28 @@ def _decided_by_input(layer: SkimLSTM) -> SkimLSTM:
             parameter.zero_()
     layer.get_parameter("decision_weight_ih_l0")[0, 0] = 1.0
     return layer.eval()
+
+
+def _flops(rows: int, hidden_size: int | None = None) -> float:
+    """Float operations of one LSTM cell with `rows` units on x and all of h."""
+    return 8.0 * rows * (WIDTH + (hidden_size or rows))
+
+
+def _weight_bytes(hidden_size: int) -> int:
+    return 4 * 4 * hidden_size * hidden_size
+
+
+def _cost(hidden_size: int, small_size: int, skim_rate: float, *, folded: bool = False) -> Cost:
+    """Of one token of a lone sequence; small_size 0 is the plain LSTM."""
+    read = 1 - skim_rate if small_size else 1.0
+    share = read + (1 - read) * small_size / hidden_size
+    decision = 2.0 if small_size else 0.0
+    width = hidden_size + (0 if folded else WIDTH)
+    return Cost(
+        flops=(8 * hidden_size * share + decision) * width,
+        bytes=_weight_bytes(hidden_size) * share,
+        weights=_weight_bytes(hidden_size),
+    )
 
 
 def _vectors(rate: float) -> Tensor:
@@ -273,6 +291,20 @@ def _without_gradient(module: nn.Module, inputs: Any) -> Callable[[], object]:
             return module(inputs)
 
     return run
+
+
+def _long_text(name: str, steps: int) -> Callable[[], object]:
+    layer = _decided_by_input(SkimLSTM(WIDTH, 100, 10))
+    inputs = _vectors(0.9)[torch.randint(_VOCABULARY, (steps, 1))]
+    if name == "skim":
+        return _without_gradient(layer, inputs)
+    lstm = nn.LSTM(WIDTH, 100)
+    return _our_lstm(lstm, inputs)
+
+
+def _training_step(name: str, batch: int, steps: int) -> Callable[[], object]:
+    inputs = torch.randn(steps, batch, WIDTH, requires_grad=True)
+    return _step(nn.LSTM(WIDTH, 100) if name == "torch" else SkimLSTM(WIDTH, 100, 10), inputs)
 
 
 def _step(module: nn.Module, inputs: Tensor) -> Callable[[], object]:

@@ -29,7 +29,7 @@ _COLOURS = (_STANDARD, _SKIM, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0000
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
 _PANEL = (3.6, 2.6)  # Inches: two panels fill the width of a printed page.
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "svg.hashsalt": "skimrnn",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -61,7 +61,7 @@ class FigureKind:
 
 def write_figures(results: Results, folder: Path) -> None:
     """Write every figure as `<name>.svg` and `<name>.png` into `folder`."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         for kind in FIGURES:
             figure = kind.draw(results)
             for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):

@@ -1,22 +1,20 @@
 """The record of a run: one JSON file from which every table and figure is made."""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from skimrnn.config import RunConfig, SkimLSTMConfig
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_tensors, write_json
+from skimrnn.files import read_json, read_model, read_tensors, write_json
 from skimrnn.kernels import KERNEL
 from skimrnn.measures.flops import FlopReduction, flop_reduction
 from skimrnn.provenance import Environment
 from skimrnn.training.evaluate import Scores, evaluate
 from skimrnn.training.train import build_classifier
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _Closed(BaseModel):
@@ -138,19 +136,9 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -
 
 def read_record(path: Path) -> Record:
     """Read and check a record; a malformed one is a `UserError`."""
-    return _checked(Record, read_json(path), path)
+    return read_model(path, Record)
 
 
 def read_timing(record_path: Path) -> Timing:
     """Read the times beside a record."""
-    path = record_path.with_suffix(".timing.json")
-    return _checked(Timing, read_json(path), path)
-
-
-def _checked(model: type[_Model], values: Any, path: Path) -> _Model:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise UserError(f"{path}: not a record of this version ({key}: {first['msg']}): make it again") from error
+    return read_model(record_path.with_suffix(".timing.json"), Timing)

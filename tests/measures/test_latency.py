@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from skimrnn.measures.competitors import COMPETITORS, UnavailableError
+from skimrnn import SkimLSTM
+from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_skim_lstm
 from skimrnn.measures.timing import summarise, time_together
 
 
@@ -19,6 +20,15 @@ def test_competitors_compute_the_same(name, seed, monkeypatch):
         pytest.skip(str(reason))
     expected = lstm(inputs)[0][:, 0].detach().numpy()
     np.testing.assert_allclose(np.asarray(run()).reshape(9, 7), expected, atol=1e-6)
+
+
+def test_numpys_skim_lstm_computes_what_the_layer_does(seed, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    layer, inputs = SkimLSTM(5, 7, 3, threshold=0.45).eval(), 3 * torch.randn(60, 1, 5)
+    with torch.no_grad():
+        expected, _, decisions = layer(inputs, return_decisions=True)
+    assert 0 < int(decisions.read.sum()) < 60
+    np.testing.assert_allclose(np.asarray(numpy_skim_lstm(layer, inputs)()), expected[:, 0], atol=1e-6)
 
 
 def test_the_interval_of_a_median_covers_it():

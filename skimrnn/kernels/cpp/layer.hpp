@@ -88,6 +88,17 @@ Layer* make_layer_plain(bool, const Sizes&, const CellWeights&, const CellWeight
 Layer* make_layer_avx2(bool, const Sizes&, const CellWeights&, const CellWeights&, const DecisionWeights&);
 Layer* make_layer_avx512(bool, const Sizes&, const CellWeights&, const CellWeights&, const DecisionWeights&);
 
+// What the instruction set reaches at best: see peaks.hpp.
+struct Peaks {
+  double flops_a_round;  // of `multiply_add`
+  float (*multiply_add)(int64_t rounds, float factor);
+  float (*read)(const float* from, int64_t count, int64_t rounds);
+};
+
+Peaks peaks_plain();
+Peaks peaks_avx2();
+Peaks peaks_avx512();
+
 // Compiled once, for the plain instruction set, because it uses the standard library's templates.
 void* allocate(int64_t bytes);  // 64-byte aligned, zeroed
 void release(void* memory);

@@ -1,4 +1,5 @@
 #include "engine.hpp"
+#include "peaks.hpp"
 
 namespace skimrnn {
 
@@ -6,5 +7,7 @@ Layer* make_layer_avx2(bool gru, const Sizes& sizes, const CellWeights& big, con
                        const DecisionWeights& decision) {
   return make_layer(gru, sizes, big, small, decision);
 }
+
+Peaks peaks_avx2() { return make_peaks(); }
 
 }  // namespace skimrnn

@@ -1,4 +1,5 @@
 #include "engine.hpp"
+#include "peaks.hpp"
 
 namespace skimrnn {
 
@@ -6,5 +7,7 @@ Layer* make_layer_plain(bool gru, const Sizes& sizes, const CellWeights& big, co
                        const DecisionWeights& decision) {
   return make_layer(gru, sizes, big, small, decision);
 }
+
+Peaks peaks_plain() { return make_peaks(); }
 
 }  // namespace skimrnn

@@ -78,16 +78,17 @@ struct InstructionSet {
   const char* name;
   bool supported;
   MakeLayer make;
+  Peaks (*peaks)();
 };
 
 // Best first.
 std::vector<InstructionSet> instruction_sets() {
   return {
 #if defined(SKIMRNN_X86)
-      {"avx512", bool(__builtin_cpu_supports("x86-64-v4")), make_layer_avx512},
-      {"avx2", bool(__builtin_cpu_supports("x86-64-v3")), make_layer_avx2},
+      {"avx512", bool(__builtin_cpu_supports("x86-64-v4")), make_layer_avx512, peaks_avx512},
+      {"avx2", bool(__builtin_cpu_supports("x86-64-v3")), make_layer_avx2, peaks_avx2},
 #endif
-      {"plain", true, make_layer_plain},
+      {"plain", true, make_layer_plain, peaks_plain},
   };
 }
 
@@ -112,16 +113,32 @@ Weights four(const std::vector<Address>& addresses, size_t first) {
           pointer<float>(addresses.at(first + 2)), pointer<float>(addresses.at(first + 3))};
 }
 
+InstructionSet find(const std::string& isa) {
+  for (const InstructionSet& set : instruction_sets())
+    if (set.name == isa && set.supported) return set;
+  throw nb::value_error(("instruction set not built, or not supported by this CPU: " + isa).c_str());
+}
+
 std::unique_ptr<Layer> make(const std::string& isa, bool gru, int input, int hidden, int small, bool skims,
                             const std::vector<Address>& weights) {
-  for (const InstructionSet& set : instruction_sets())
-    if (set.name == isa && set.supported) {
-      const auto big = four<CellWeights>(weights, 0);
-      if (!skims) return std::unique_ptr<Layer>(set.make(gru, {input, hidden, 0, false}, big, {}, {}));
-      return std::unique_ptr<Layer>(set.make(gru, {input, hidden, small, true}, big, four<CellWeights>(weights, 4),
-                                             four<DecisionWeights>(weights, 8)));
-    }
-  throw nb::value_error(("instruction set not built, or not supported by this CPU: " + isa).c_str());
+  const InstructionSet set = find(isa);
+  const auto big = four<CellWeights>(weights, 0);
+  if (!skims) return std::unique_ptr<Layer>(set.make(gru, {input, hidden, 0, false}, big, {}, {}));
+  return std::unique_ptr<Layer>(
+      set.make(gru, {input, hidden, small, true}, big, four<CellWeights>(weights, 4), four<DecisionWeights>(weights, 8)));
+}
+
+// Multiply and add in registers; gives the number of float operations. The sum is kept from being optimised away.
+double multiply_add(const std::string& isa, int64_t rounds) {
+  const Peaks peaks = find(isa).peaks();
+  volatile float kept = peaks.multiply_add(rounds, 0.5f);
+  (void)kept;
+  return peaks.flops_a_round * double(rounds);
+}
+
+void read_array(const std::string& isa, Address from, int64_t count, int64_t rounds) {
+  volatile float kept = find(isa).peaks().read(pointer<float>(from), count, rounds);
+  (void)kept;
 }
 
 // A number that changes when arrays are written as a whole: a mix of 64 numbers spread over each.
@@ -198,6 +215,8 @@ NB_MODULE(_cpu, m) {
   m.def("tape", &make_tape);
   m.def("gradients", &make_gradients);
   m.def("layer", &make);
+  m.def("multiply_add", &multiply_add);
+  m.def("read_array", &read_array);
   nb::class_<Layer>(m, "Layer")
       .def_prop_ro("lanes", &Layer::lanes)
       .def_prop_ro("row_size", &Layer::row_size)

@@ -1,0 +1,43 @@
+"""What this machine can do at best: arithmetic in registers, and reading an array that stays in a cache."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from skimrnn.kernels import _cpu, cpu
+
+_TRIES = 7
+
+
+class Peaks(BaseModel):
+    """One thread's best over several tries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    flops: float  # a second, in float32
+    bandwidth: dict[int, float]  # bytes a second, by the size of the array that is read again and again (bytes)
+
+
+def measure_peaks(sizes: Sequence[int]) -> Peaks:
+    """Measure with the instruction set in use, for arrays of `sizes` bytes."""
+    rounds = 2_000_000
+    flops = _cpu.multiply_add(cpu.isa(), 1) * rounds
+    best = _best(lambda: _cpu.multiply_add(cpu.isa(), rounds))
+    return Peaks(flops=flops / best, bandwidth={size: _bandwidth(size) for size in sizes})
+
+
+def _bandwidth(size: int) -> float:
+    array = torch.zeros(size // 4)
+    rounds = max(1, 200_000_000 // size)
+    return size * rounds / _best(lambda: _cpu.read_array(cpu.isa(), array.data_ptr(), len(array), rounds))
+
+
+def _best(run: Callable[[], object]) -> float:
+    times = []
+    for _ in range(_TRIES):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return min(times)

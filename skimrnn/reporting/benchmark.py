@@ -1,0 +1,167 @@
+"""The speed benchmark as a table and figures: what is beside what, and what bounds it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import style
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from skimrnn.files import atomic_path, write_text
+from skimrnn.measures.flops import flop_reduction
+from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Measurement, Report
+from skimrnn.measures.peaks import Peaks
+from skimrnn.reporting.figures import STYLE
+
+_NOTES = {
+    "plain": "Batch 1, T = 300: our standard LSTM and other libraries' LSTMs, on the same weights and input.",
+    "skimming": "Batch 1, T = 300: Skim-LSTM at set skim rates beside our own standard LSTM in the same setting: inputs"
+    " projected on demand, folded (their projections kept per word), or numpy, as the paper did. Sp is the standard "
+    "LSTM's time over the Skim-LSTM's, Flop-r the exact count. The last number is the ratio to the fastest LSTM of "
+    "another library in `plain`.",
+    "training": "One training step, forward and backward, beside torch's nn.LSTM; memory is what the step adds.",
+    "batched": "Evaluation of 128 ragged texts (5 to 99 tokens) on two threads.",
+    "lengths": "Batch 1: one text of T tokens, skim rate 0.9; memory is what the call adds, outputs included.",
+}
+
+
+def write_benchmark(report: Report, folder: Path) -> None:
+    """Write `benchmark.md`, and the figures as SVG and PNG, into `folder`."""
+    write_text(folder / "benchmark.md", markdown(report))
+    with style.context(["default", STYLE]):
+        for name, draw in (("speedup", _speedup), ("plain", _plain)):
+            if figure := draw(report):
+                for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+                    with atomic_path(folder / f"{name}.{suffix}") as path:
+                        figure.savefig(path, format=suffix, metadata=metadata)
+
+
+def markdown(report: Report) -> str:
+    """One table a benchmark: microseconds a token, what they are beside, and which peak bounds them."""
+    environment, peaks = report.environment, report.peaks
+    caches = ", ".join(f"{size >> 10:,} KiB {speed / 1e9:.0f}" for size, speed in peaks.bandwidth.items())
+    packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
+    parts = [
+        "# How fast the layers are on a CPU",
+        f"{environment.cpu}; instruction set {report.isa}; {packages}; commit {(environment.git_commit or 'none')[:8]}"
+        f"{' (changed)' if environment.git_dirty else ''}. Medians of interleaved rounds with 95 % intervals.",
+        f"Peaks of one thread, measured in the same run: {peaks.flops / 1e9:.0f} GFLOP/s; reading an array again and "
+        f"again, GB/s by its size: {caches}. The last column says which of the two bounds a figure, and what share of "
+        "its time that bound alone would take.",
+        *(f"Skipped: {name} ({reason})." for name, reason in report.skipped.items()),
+    ]
+    for benchmark in dict.fromkeys(m.benchmark for m in report.measurements):
+        own = [m for m in report.measurements if m.benchmark == benchmark]
+        remembers = any(m.peak_memory_mib is not None for m in own)
+        headings = [*own[0].setting, "what", "µs a token", "95 %", *(["MiB"] if remembers else []), "beside", "bound"]
+        rows = []
+        for m in own:
+            settings = [f"{value:.3g}" if isinstance(value, float) else f"{value}" for value in m.setting.values()]
+            low, high = (1e6 * value / m.tokens for value in (m.timing.low, m.timing.high))
+            memory = ["" if m.peak_memory_mib is None else f"{m.peak_memory_mib:.1f}"] if remembers else []
+            time = f"{m.microseconds_a_token():.2f}"
+            beside = _beside(m, report.measurements)
+            rows.append([*settings, m.name, time, f"{low:.2f} to {high:.2f}", *memory, beside, _bound(m, peaks)])
+        table = tabulate(rows, headings, tablefmt="github", disable_numparse=True)
+        parts += [f"## {benchmark}", _NOTES[benchmark], table]
+    return "\n\n".join(parts) + "\n"
+
+
+def _beside(m: Measurement, measurements: Sequence[Measurement]) -> str:
+    """What a figure is beside its rivals: the ratio that matters in its benchmark."""
+    group = {o.name: o for o in measurements if (o.benchmark, o.setting) == (m.benchmark, m.setting)}
+    own = m.timing.median
+    if m.benchmark == "plain" and m.name == "ours":
+        rivals = {name: other for name, other in group.items() if name != "ours"}
+        fastest = min(rivals, key=lambda name: rivals[name].timing.median)
+        return f"{own / rivals[fastest].timing.median:.2f}x of {fastest}"
+    if m.benchmark == "training" and m.name == "skim":
+        text = f"{own / group['torch'].timing.median:.2f}x of torch"
+        if m.peak_memory_mib and (torch_memory := group["torch"].peak_memory_mib):
+            text += f", memory {m.peak_memory_mib / torch_memory:.2f}x"
+        return text
+    rival = group.get(m.name.replace("skim", "lstm"))
+    if m.name.startswith("skim") and rival and "skim_rate" in m.setting:
+        speedup, possible = rival.timing.median / own, _possible(m)
+        text = f"Sp {speedup:.2f}, {speedup / possible:.2f} of Flop-r {possible:.2f}"
+        others = [
+            o.microseconds_a_token()
+            for o in measurements
+            if o.benchmark == "plain" and o.name != "ours" and o.setting["hidden_size"] == m.setting["hidden_size"]
+        ]
+        if m.benchmark == "skimming" and others and "numpy" not in m.name:
+            text += f"; {min(others) / m.microseconds_a_token():.1f}"
+        return text
+    return ""
+
+
+def _possible(m: Measurement) -> float:
+    rate, size, small = m.setting["skim_rate"], m.setting["hidden_size"], m.setting["small_size"]
+    return flop_reduction(float(rate), int(size), int(small)).exact_count
+
+
+def _bound(m: Measurement, peaks: Peaks) -> str:
+    if m.cost is None:
+        return ""
+    seconds = {"arithmetic": m.cost.flops / peaks.flops / int(m.setting.get("threads", 1))}
+    if m.cost.bytes:
+        seconds["cache"] = m.cost.bytes / peaks.bandwidth[m.cost.weights]
+    name = max(seconds, key=lambda name: seconds[name])
+    return f"{name} {seconds[name] * m.tokens / m.timing.median:.0%}"
+
+
+def _speedup(report: Report) -> Figure | None:
+    """The paper's speed figure: speed-up against skim rate, measured (solid) and Flop-r (dotted), for several d."""
+    own = [
+        m
+        for m in report.measurements
+        if m.benchmark == "skimming" and m.setting["small_size"] == NUMPY_SMALL_SIZE and m.name.startswith("skim")
+    ]
+    if not own:
+        return None
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    panels = figure.subplots(1, len(SIZES), sharey=True)
+    lines = (("skim folded", "ours, folded", "#D55E00", "o"), ("skim", "ours, projected on demand", "#0072B2", "s"))
+    for axes, size in zip(panels, SIZES, strict=True):
+        shown = [m for m in own if m.setting["hidden_size"] == size]
+        for name, label, colour, marker in (*lines, ("skim numpy", "NumPy, as in the paper", "#009E73", "^")):
+            points = sorted(
+                (float(m.setting["skim_rate"]), rival.timing.median / m.timing.median)
+                for m in shown
+                if m.name == name
+                for rival in report.measurements
+                if rival.setting == m.setting and rival.name == name.replace("skim", "lstm")
+            )
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, label=label)
+        rates = [index / 200 for index in range(201)]
+        flops = [flop_reduction(rate, size, NUMPY_SMALL_SIZE).exact_count for rate in rates]
+        axes.plot(rates, flops, ":", color="black", label="Flop-r (exact count)")
+        axes.set(title=f"d = {size}", xlabel="Skim rate", yscale="log", ylim=(0.5, 50))
+        axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
+        axes.minorticks_off()
+    panels[0].set_ylabel("Speed-up over the standard LSTM")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def _plain(report: Report) -> Figure | None:
+    """Time a token of a standard LSTM by library, with the intervals of the medians."""
+    own = [m for m in report.measurements if m.benchmark == "plain"]
+    if not own:
+        return None
+    figure = Figure(figsize=(7.2, 2.4), layout="constrained")
+    panels = figure.subplots(1, len(SIZES))
+    for axes, size in zip(panels, SIZES, strict=True):
+        shown = [m for m in own if m.setting["hidden_size"] == size][::-1]
+        times = [m.microseconds_a_token() for m in shown]
+        errors = [
+            [time - 1e6 * m.timing.low / m.tokens for time, m in zip(times, shown, strict=True)],
+            [1e6 * m.timing.high / m.tokens - time for time, m in zip(times, shown, strict=True)],
+        ]
+        colours = ["#D55E00" if m.name == "ours" else "#0072B2" for m in shown]
+        axes.barh([m.name for m in shown], times, xerr=errors, color=colours)
+        axes.set(title=f"d = {size}", xlabel="µs a token")
+        axes.grid(axis="y", visible=False)
+        if axes is not panels[0]:
+            axes.tick_params(labelleft=False)
+    return figure

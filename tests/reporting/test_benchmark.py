@@ -1,0 +1,62 @@
+"""The benchmark's table on made-up measurements, whose ratios are known."""
+
+from pathlib import Path
+
+import pytest
+
+from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Cost, Measurement, Report
+from skimrnn.measures.peaks import Peaks
+from skimrnn.measures.timing import summarise
+from skimrnn.provenance import environment
+from skimrnn.reporting.benchmark import markdown, write_benchmark
+
+
+def measurement(benchmark: str, name: str, microseconds: float, cost: Cost | None = None, **setting: float):
+    timing = summarise([microseconds * 300 / 1e6] * 9)
+    return Measurement(
+        benchmark=benchmark, name=name, setting=setting, tokens=300, timing=timing, cost=cost, peak_memory_mib=None
+    )
+
+
+@pytest.fixture
+def report() -> Report:
+    """Ours takes 3 us a token at any d, the others 6 and 4; Skim-LSTM takes a fifth of ours at a rate of 0.9."""
+    bandwidth = {16 * size * size: 1e11 for size in SIZES}
+    cost = Cost(flops=160_000, bytes=160_000, weights=160_000)
+    measurements = []
+    for size in SIZES:
+        plain = {"ours": 3.0, "torch": 6.0, "onnxruntime": 4.0}
+        measurements += [measurement("plain", name, us, cost, hidden_size=size) for name, us in plain.items()]
+        for rate in (0.0, 0.9):
+            setting = {"hidden_size": size, "small_size": NUMPY_SMALL_SIZE, "skim_rate": rate}
+            for way in ("", " folded", " numpy"):
+                measurements.append(measurement("skimming", f"lstm{way}", 3.0, **setting))
+                measurements.append(measurement("skimming", f"skim{way}", 0.6 if rate else 3.0, **setting))
+    peaks = Peaks(flops=1e11, bandwidth=bandwidth)
+    return Report(environment=environment(), isa="plain", peaks=peaks, skipped={}, measurements=measurements)
+
+
+def test_ours_stands_beside_the_fastest_rival(report: Report):
+    assert "0.75x of onnxruntime" in markdown(report)
+
+
+def test_the_speedup_stands_beside_flop_r_and_the_fastest_library(report: Report):
+    # 1 / (0.1 + 0.9 * 0.1 + 0.0025) = 5.19; 4.0 / 0.6 = 6.7.
+    assert "Sp 5.00, 0.96 of Flop-r 5.19; 6.7" in markdown(report)
+
+
+def test_the_bound_is_the_peak_that_takes_longest(report: Report):
+    # 160,000 operations or bytes at 1e11 a second take 1.6 us, of 3.0 us: the cache, once it is slower.
+    slower = report.model_copy(
+        update={"peaks": Peaks(flops=1e11, bandwidth=dict.fromkeys(report.peaks.bandwidth, 8e10))}
+    )
+    assert "arithmetic 53%" in markdown(report)
+    assert "cache 67%" in markdown(slower)
+
+
+def test_the_files_are_written_the_same_twice(report: Report, tmp_path: Path):
+    for name in ("one", "two"):
+        write_benchmark(report, tmp_path / name)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["benchmark.md", "plain.png", "plain.svg", "speedup.png", "speedup.svg"]
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)

@@ -1,0 +1,43 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from skimrnn import provenance
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=T", "-c", "user.email=t@example.org", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package in a repository of its own, taken for ours."""
+    package = tmp_path / "repository" / "skimrnn"
+    package.mkdir(parents=True)
+    (package / "module.py").write_text("old")
+    (package.parent / "notes.txt").write_text("old")
+    git(package.parent, "init", "--quiet")
+    git(package.parent, "add", ".")
+    git(package.parent, "commit", "--quiet", "-m", "All")
+    monkeypatch.setattr(provenance, "PACKAGE", package)
+    return package
+
+
+def test_the_commit_is_known_and_the_tree_is_clean(package: Path):
+    assert provenance._git_state() == (git(package, "rev-parse", "HEAD"), False)
+
+
+def test_a_change_of_the_code_is_seen_and_one_elsewhere_is_not(package: Path):
+    (package.parent / "notes.txt").write_text("new")
+    assert provenance._git_state()[1] is False
+    (package / "module.py").write_text("new")
+    assert provenance._git_state()[1] is True
+
+
+def test_another_repository_around_the_package_is_not_ours(package: Path, monkeypatch: pytest.MonkeyPatch):
+    inner = package / "site-packages" / "skimrnn"
+    inner.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "PACKAGE", inner)
+    assert provenance._git_state() == (None, None)
