@@ -160,6 +160,30 @@ def evaluate(
 
 
 @verb
+def speed(
+    config: ConfigOption,
+    dataset: DatasetOption,
+    prepared: PreparedOption,
+    runs: Annotated[Path, typer.Option(help="Folder of the runs: <dataset>/<model>/<seed>/weights.safetensors.")],
+    output: Annotated[Path, typer.Option(help="File for the measurements (JSON).")],
+) -> None:
+    """Time the trained Skim-LSTMs of a dataset beside a standard LSTM, on test texts, one at a time (Sp)."""
+    from skimrnn.config import SkimLSTMConfig
+    from skimrnn.data.prepare import open_prepared
+    from skimrnn.files import write_json
+    from skimrnn.measures.speedup import measure_speed
+
+    settings = read_config(config)
+    weights = {
+        name: {seed: runs / dataset / name / str(seed) / "weights.safetensors" for seed in settings.seeds_of(dataset)}
+        for name, model in settings.models.items()
+        if isinstance(model, SkimLSTMConfig)
+    }
+    measured = measure_speed(open_prepared(prepared, dataset), weights, settings.speed.tokens, settings.speed.rounds)
+    write_json(output, measured.model_dump(mode="json"))
+
+
+@verb
 def bench(
     output: Annotated[Path, typer.Option(help="File for the measurements (JSON, with raw samples).")],
     only: Annotated[list[str] | None, typer.Option(help="Run this benchmark alone (may be given again).")] = None,

@@ -111,6 +111,13 @@ class TrainingConfig(_Closed):
     temperature_floor: float = Field(0.5, gt=0, allow_inf_nan=False)
 
 
+class SpeedConfig(_Closed):
+    """How the speed-up of the trained models is measured."""
+
+    tokens: int = Field(8_000, gt=0, description="size of the sample of test texts that are read")
+    rounds: int = Field(9, ge=5, description="how often each model reads them")
+
+
 class Config(_Closed):
     """One scale of the pipeline: which data, vectors, models and seeds, and how they are trained."""
 
@@ -121,6 +128,7 @@ class Config(_Closed):
     datasets: dict[str, DatasetConfig] = Field(min_length=1)
     models: dict[str, ModelConfig] = Field(min_length=1)
     training: TrainingConfig = TrainingConfig()
+    speed: SpeedConfig = SpeedConfig()
 
     @field_validator("datasets")
     @classmethod

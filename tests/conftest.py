@@ -74,6 +74,7 @@ def small_config(**training: object) -> Config:
                 "temperature_decay": 0.005,
                 **training,
             },
+            "speed": {"tokens": 300, "rounds": 5},
         },
         "the test's config",
     )

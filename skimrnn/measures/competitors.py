@@ -7,6 +7,7 @@ outputs.
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,34 +23,44 @@ class UnavailableError(Exception):
 
 
 def numpy_lstm(lstm: nn.LSTM, inputs: Tensor) -> Run:
-    """The paper's way: one matrix-vector product of [x_t; h_{t-1}] a step, in NumPy."""
-    _pin_numpy()
-    cell, xs = _numpy_weights(lstm, ""), inputs[:, 0].numpy()
+    """The paper's way, in NumPy: see `numpy_lstm_reader`."""
+    return partial(numpy_lstm_reader(lstm), inputs)
 
-    def run() -> object:
+
+def numpy_skim_lstm(layer: SkimLSTM, inputs: Tensor) -> Run:
+    """The paper's way, in NumPy: see `numpy_skim_reader`."""
+    return partial(numpy_skim_reader(layer), inputs)
+
+
+def numpy_lstm_reader(lstm: nn.LSTM) -> Callable[[Tensor], np.ndarray]:
+    """Reads texts (T, 1, E) as the paper did: one matrix-vector product of [x_t; h_{t-1}] a step. Outputs (T, D)."""
+    _pin_numpy()
+    cell = _numpy_weights(lstm, "")
+
+    def read(inputs: Tensor) -> np.ndarray:
         h = c = np.zeros(lstm.hidden_size, np.float32)
-        outputs = np.empty((len(xs), len(h)), np.float32)
-        for t, x in enumerate(xs):
+        outputs = np.empty((len(inputs), len(h)), np.float32)
+        for t, x in enumerate(inputs[:, 0].numpy()):
             h, c = _numpy_step(cell, np.concatenate([x, h]), c)
             outputs[t] = h
         return outputs
 
-    return run
+    return read
 
 
-def numpy_skim_lstm(layer: SkimLSTM, inputs: Tensor) -> Run:
-    """The paper's way for a Skim-LSTM: the decision from [x_t; h_{t-1}], then the chosen cell alone, in NumPy."""
+def numpy_skim_reader(layer: SkimLSTM) -> Callable[[Tensor], np.ndarray]:
+    """The same for a Skim-LSTM: the decision from [x_t; h_{t-1}], then the chosen cell alone."""
     _pin_numpy()
     (weight, bias), big, small = (_numpy_weights(layer, prefix) for prefix in ("decision_", "", "small_"))
-    xs, size, margin = inputs[:, 0].numpy(), layer.small_size, math.log(layer.threshold / (1 - layer.threshold))
+    size, margin = layer.small_size, math.log(layer.threshold / (1 - layer.threshold))
 
-    def run() -> object:
+    def read(inputs: Tensor) -> np.ndarray:
         h = c = np.zeros(layer.hidden_size, np.float32)
-        outputs = np.empty((len(xs), len(h)), np.float32)
-        for t, x in enumerate(xs):
+        outputs = np.empty((len(inputs), len(h)), np.float32)
+        for t, x in enumerate(inputs[:, 0].numpy()):
             both = np.concatenate([x, h])
-            read, skim = weight @ both + bias
-            if read - skim > margin:
+            big_logit, small_logit = weight @ both + bias
+            if big_logit - small_logit > margin:
                 h, c = _numpy_step(big, both, c)
             elif size:
                 small_h, small_c = _numpy_step(small, both, c[:size])
@@ -57,7 +68,7 @@ def numpy_skim_lstm(layer: SkimLSTM, inputs: Tensor) -> Run:
             outputs[t] = h
         return outputs
 
-    return run
+    return read
 
 
 def _pin_numpy() -> None:

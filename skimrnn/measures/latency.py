@@ -12,12 +12,18 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from skimrnn import SkimLSTM
-from skimrnn.kernels import CellWeights, DecisionWeights, cpu
+from skimrnn.errors import UserError
+from skimrnn.kernels import CellWeights, DecisionWeights
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_lstm, numpy_skim_lstm
 from skimrnn.measures.memory import peak_memory_mib
 from skimrnn.measures.peaks import Peaks, measure_peaks
 from skimrnn.measures.timing import Timing, time_together
 from skimrnn.provenance import Environment, environment
+
+try:
+    from skimrnn.kernels import cpu
+except ImportError as error:
+    raise UserError(f"there are no compiled kernels to time ({error}): install again with a C++ compiler") from error
 
 WIDTH = 100  # of the inputs
 STEPS = 300

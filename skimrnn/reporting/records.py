@@ -8,6 +8,8 @@ from typing import Any
 
 from skimrnn.config import Config
 from skimrnn.errors import UserError
+from skimrnn.files import read_model
+from skimrnn.measures.speedup import Speed
 from skimrnn.training.record import Record, read_record
 
 
@@ -38,10 +40,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Results:
-    """What was run of the grid of a config; `runs` has no key for a dataset and model without records."""
+    """What was run of the grid of a config; `runs` has no key for a dataset and model without records.
+
+    `speeds` holds the measured speed-ups of the datasets that have some.
+    """
 
     config: Config
     runs: dict[tuple[str, str], tuple[Run, ...]]
+    speeds: dict[str, Speed]
 
     @property
     def synthetic(self) -> bool:
@@ -61,6 +67,14 @@ class Results:
         values = tuple(value(run.record) for run in self.of_model(dataset, model))
         return Measured(values) if values else None
 
+    def speedup(self, dataset: str, model: str, way: str) -> Measured | None:
+        """Sp of one model over the seeds that it was timed with, in one of `skimrnn.measures.speedup.WAYS`."""
+        speed = self.speeds.get(dataset)
+        timed = speed.models.get(model, {}) if speed else {}
+        values = [timed[seed].speedup(way) for seed in sorted(timed)]
+        known = tuple(value for value in values if value is not None)
+        return Measured(known) if known else None
+
     def missing_seeds(self, dataset: str, model: str) -> list[int]:
         """The seeds of the config that were not run."""
         run_seeds = {run.record.config.seed for run in self.of_model(dataset, model)}
@@ -71,7 +85,7 @@ def read_results(config: Config, folder: Path) -> Results:
     """Read `folder/<scale>/<dataset>/<model>/<seed>.json` over the grid of the config; absent records are not run.
 
     A malformed record, one that lies at another run's path or was made with another config, and records that may not
-    stand in one table because their data differ, are a `UserError`.
+    stand in one table because their data differ, are a `UserError`. So are speed-ups measured on other data.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of results: check the path, or train first")
@@ -85,9 +99,18 @@ def read_results(config: Config, folder: Path) -> Results:
             ]
             if found:
                 runs[dataset, model] = tuple(found)
-    results = Results(config, runs)
+    speeds = {
+        dataset: read_model(path, Speed)
+        for dataset in config.datasets
+        if (path := folder / config.scale / dataset / "speed.json").exists()
+    }
+    results = Results(config, runs, speeds)
     for dataset in config.datasets:
-        _require_equal_data(results.of_dataset(dataset))
+        own = results.of_dataset(dataset)
+        _require_equal_data(own)
+        if own and dataset in speeds and speeds[dataset].data_digest != own[0].record.data.digest:
+            path = folder / config.scale / dataset / "speed.json"
+            raise UserError(f"{path}: measured on other data than {own[0].path}: measure it again")
     return results
 
 

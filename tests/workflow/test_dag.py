@@ -64,6 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SHORT = ("--configfile", "config/short.yaml")
 REPORT = {"tabulate_results", "draw_figures", "build_page"}
+RUN = REPORT | {"train_model", "evaluate_model", "measure_speed"}
 
 
 def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_path: Path) -> None:
@@ -78,9 +79,8 @@ def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_pat
 
 def test_the_pipeline_ends_in_records_tables_figures_and_a_page(finished: Path) -> None:
     records = sorted(path.relative_to(finished).as_posix() for path in (finished / "results").rglob("*.json"))
-    assert records == [
-        f"results/test/sst/{model}/0{kind}.json" for model in ("lstm", "skim") for kind in ("", ".timing")
-    ]
+    runs = [f"results/test/sst/{model}/0{kind}.json" for model in ("lstm", "skim") for kind in ("", ".timing")]
+    assert records == [*runs, "results/test/sst/speed.json"]
     for name in ("index.html", "classification.md", "classification.csv", "classification.tex"):
         assert (finished / "reports" / "test" / name).stat().st_size > 0
     assert list((finished / "reports" / "test" / "figures").glob("*.svg"))
@@ -97,14 +97,12 @@ def test_a_second_run_does_nothing(finished: Path) -> None:
     ("module", "rules"),
     [
         ("reporting/table.py", REPORT),
-        ("training/train.py", REPORT | {"train_model", "evaluate_model"}),
-        ("kernels/reference.py", REPORT | {"train_model", "evaluate_model"}),
-        ("measures/flops.py", REPORT | {"evaluate_model"}),
-        (
-            "data/tokens.py",
-            REPORT | {"tokenise_dataset", "make_vectors", "prepare_dataset", "train_model", "evaluate_model"},
-        ),
-        ("data/prepare.py", REPORT | {"prepare_dataset", "train_model", "evaluate_model"}),
+        ("training/train.py", RUN),
+        ("kernels/reference.py", RUN),
+        ("measures/flops.py", REPORT | {"evaluate_model", "measure_speed"}),
+        ("measures/timing.py", REPORT - {"draw_figures"} | {"measure_speed"}),
+        ("data/tokens.py", RUN | {"tokenise_dataset", "make_vectors", "prepare_dataset"}),
+        ("data/prepare.py", RUN | {"prepare_dataset"}),
     ],
 )
 def test_editing_code_runs_the_rules_that_use_it_and_no_others(module: str, rules: set[str], finished: Path) -> None:
@@ -119,7 +117,7 @@ def test_editing_code_runs_the_rules_that_use_it_and_no_others(module: str, rule
 
 def test_changing_a_setting_runs_the_rules_that_use_it(finished: Path) -> None:
     jobs = planned(finished, *SHORT, "--config", "training={clip_norm: 1.0}")
-    assert set(jobs) - {"all", "total"} == REPORT | {"train_model", "evaluate_model"}
+    assert set(jobs) - {"all", "total"} == RUN
 
 
 def test_records_that_are_there_count_as_finished(finished: Path, tmp_path: Path) -> None:

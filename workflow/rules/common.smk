@@ -38,6 +38,13 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+SKIMMING_MODELS = [
+    name for name, model in CONFIG.models.items() if model.architecture == "skim_lstm"
+]
+SPEEDS = [
+    f"results/{SCALE}/{dataset}/speed.json"
+    for dataset in (CONFIG.datasets if SKIMMING_MODELS else [])
+]
 RECORDS = [
     f"results/{SCALE}/{dataset}/{model}/{seed}.json"
     for dataset in CONFIG.datasets

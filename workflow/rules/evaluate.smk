@@ -22,3 +22,27 @@ rule evaluate_model:
     shell:
         "python -m skimrnn evaluate --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
         " --prepared {params.prepared} --run {params.run} --output {output.record} --threads {threads} 2> {log}"
+
+
+# Sp: of all models of a dataset in one job, which has the machine to itself.
+rule measure_speed:
+    input:
+        prepared=rules.prepare_dataset.output.manifest,
+        weights=lambda wildcards: [
+            f"runs/{SCALE}/{wildcards.dataset}/{model}/{seed}/weights.safetensors"
+            for model in SKIMMING_MODELS
+            for seed in CONFIG.seeds_of(wildcards.dataset)
+        ],
+    output:
+        speed=f"results/{SCALE}/{{dataset}}/speed.json",
+    log:
+        f"logs/measure_speed/{SCALE}/{{dataset}}.log",
+    threads: workflow.cores
+    params:
+        prepared=subpath(input.prepared, parent=True),
+        runs=f"runs/{SCALE}",
+        settings=CONFIG.speed.model_dump_json(),
+        code=code_digest("kernels", "layers", "measures"),
+    shell:
+        "python -m skimrnn speed --dataset {wildcards.dataset} --prepared {params.prepared} --runs {params.runs}"
+        " --output {output.speed} 2> {log}"

@@ -1,13 +1,18 @@
 # Tables, figures and the page: from records alone.
 
 REPORTING_CODE = code_digest(
-    "reporting", "published", "data/registry.py", "training/record.py"
+    "reporting",
+    "published",
+    "data/registry.py",
+    "training/record.py",
+    "measures/speedup.py",
 )
 
 
 rule tabulate_results:
     input:
         records=RECORDS,
+        speeds=SPEEDS,
     output:
         markdown=f"reports/{SCALE}/classification.md",
         csv=f"reports/{SCALE}/classification.csv",
@@ -45,6 +50,7 @@ rule draw_figures:
 rule build_page:
     input:
         records=RECORDS,
+        speeds=SPEEDS,
         figures=rules.draw_figures.output,
     output:
         page=f"reports/{SCALE}/index.html",

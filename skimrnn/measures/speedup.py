@@ -1,0 +1,152 @@
+"""Sp: how much faster a trained Skim-LSTM reads real texts than a standard LSTM of its size, one text at a time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from skimrnn.data.prepare import Prepared, Split
+from skimrnn.errors import UserError
+from skimrnn.files import read_tensors
+from skimrnn.kernels import CellWeights, DecisionWeights
+from skimrnn.layers import SkimLSTM
+from skimrnn.measures.competitors import numpy_lstm_reader, numpy_skim_reader
+from skimrnn.measures.timing import Timing, time_together
+from skimrnn.provenance import Environment, environment
+
+try:
+    from skimrnn.kernels import cpu
+except ImportError:  # Installed where no compiler was found: NumPy alone is timed.
+    cpu = None  # type: ignore[assignment]
+
+WAYS = ("numpy", "demand", "folded")
+"""NumPy as in the paper; our kernels, projecting inputs on demand; our kernels, projections kept per word."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpeed(_Closed):
+    """One trained model: seconds for all texts, by way, of the standard LSTM and of the Skim-LSTM.
+
+    Without the compiled kernels NumPy is the only way.
+    """
+
+    skim_rate: float
+    lstm: dict[str, Timing]
+    skim: dict[str, Timing]
+
+    def speedup(self, way: str) -> float | None:
+        """The standard LSTM's time over the Skim-LSTM's, in one of `WAYS`; None where that was not timed."""
+        return self.lstm[way].median / self.skim[way].median if way in self.skim else None
+
+
+class Speed(_Closed):
+    """The trained models of one dataset, timed on one sample of its test texts: batch 1, one thread."""
+
+    dataset: str
+    texts: int
+    tokens: int
+    data_digest: str
+    isa: str | None
+    environment: Environment
+    models: dict[str, dict[int, ModelSpeed]]  # by model and seed
+
+
+def measure_speed(prepared: Prepared, weights: dict[str, dict[int, Path]], tokens: int, rounds: int) -> Speed:
+    """Time every trained Skim-LSTM of `weights` (files by model and seed) on test texts of some `tokens` tokens.
+
+    The standard LSTM beside it has the big cell's weights: its time does not depend on them. Each text is one call,
+    and what a call costs counts; looking up the embeddings does not.
+    """
+    texts = _sample(prepared.split("test"), tokens)
+    torch.set_num_threads(1)
+    models = {
+        model: {seed: _time_model(path, texts, rounds) for seed, path in seeds.items()}
+        for model, seeds in weights.items()
+    }
+    return Speed(
+        dataset=prepared.manifest["dataset"],
+        texts=len(texts),
+        tokens=sum(len(text) for text in texts),
+        data_digest=prepared.manifest["digest"],
+        isa=cpu.isa() if cpu else None,
+        environment=environment(),
+        models=models,
+    )
+
+
+def _sample(split: Split, tokens: int) -> list[Tensor]:
+    """Texts (word numbers) in an order that is always the same, until they have `tokens` tokens."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    texts: list[Tensor] = []
+    total = 0
+    for index in order.tolist():
+        if total >= tokens:
+            break
+        texts.append(split.tokens[split.offsets[index] : split.offsets[index + 1]].long())
+        total += len(texts[-1])
+    return texts
+
+
+def _time_model(path: Path, texts: list[Tensor], rounds: int) -> ModelSpeed:
+    tensors, _ = read_tensors(path)
+    vectors = tensors["embedding.weight"]
+    layer = _skim_lstm(tensors, path)
+    lstm = nn.LSTM(layer.input_size, layer.hidden_size)
+    lstm.load_state_dict(layer.state_dict(), strict=False)
+    inputs = [vectors[text][:, None] for text in texts]  # (T, 1, E) each
+    numpy_lstm, numpy_skim = numpy_lstm_reader(lstm), numpy_skim_reader(layer)
+    functions: dict[str, Callable[[], object]] = {
+        "lstm numpy": lambda: [numpy_lstm(x) for x in inputs],
+        "skim numpy": lambda: [numpy_skim(x) for x in inputs],
+    }
+    if cpu:
+        functions |= _kernels(layer, vectors, texts, inputs)
+    timings = time_together(functions, rounds, warm_up=1)
+    with torch.no_grad():
+        read = sum(int(layer(x, return_decisions=True)[2].read.sum()) for x in inputs)
+    return ModelSpeed(
+        skim_rate=1 - read / sum(len(text) for text in texts),
+        lstm={way: timings[f"lstm {way}"] for way in WAYS if f"lstm {way}" in timings},
+        skim={way: timings[f"skim {way}"] for way in WAYS if f"skim {way}" in timings},
+    )
+
+
+def _kernels(
+    layer: SkimLSTM, vectors: Tensor, texts: list[Tensor], inputs: list[Tensor]
+) -> dict[str, Callable[[], object]]:
+    big, small, decision = (_parameters(layer, prefix) for prefix in ("", "small_", "decision_"))
+    cells = CellWeights(*big), CellWeights(*small), DecisionWeights(*decision)
+    state = (torch.zeros(1, layer.hidden_size),) * 2
+    lengths = [torch.tensor([len(text)]) for text in texts]
+    words = [text[:, None] for text in texts]  # (T, 1)
+    lstm = cpu.Folded("lstm", vectors, big)
+    skim = cpu.Folded("lstm", vectors, [*big, *small, *decision])
+    return {
+        "lstm demand": lambda: [cpu.lstm(x, n, state, cells[0]) for x, n in zip(inputs, lengths, strict=True)],
+        "skim demand": lambda: [cpu.skim_lstm(x, n, state, *cells) for x, n in zip(inputs, lengths, strict=True)],
+        "lstm folded": lambda: [lstm(w, n, state) for w, n in zip(words, lengths, strict=True)],
+        "skim folded": lambda: [skim(w, n, state) for w, n in zip(words, lengths, strict=True)],
+    }
+
+
+def _skim_lstm(tensors: dict[str, Tensor], path: Path) -> SkimLSTM:
+    """The layer of a trained classifier, its sizes read off the weights."""
+    weights = {name.removeprefix("layer."): tensor for name, tensor in tensors.items() if name.startswith("layer.")}
+    try:
+        input_size = weights["weight_ih_l0"].shape[1]
+        hidden_size, small_size = weights["weight_hh_l0"].shape[1], len(weights["small_weight_hh_l0"]) // 4
+        layer = SkimLSTM(input_size, hidden_size, small_size)
+        layer.load_state_dict(weights)
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"{path}: not the weights of a Skim-LSTM classifier: train it again") from error
+    return layer.eval()
+
+
+def _parameters(module: nn.Module, prefix: str) -> list[Tensor]:
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    return [module.get_parameter(prefix + name).detach() for name in names]
