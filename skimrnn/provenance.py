@@ -1,4 +1,4 @@
-"""Where a number came from: digests of the code, the git commit, package versions, the hardware."""
+"""Where a number came from: digests of the code, the git commit, package versions, the kernel, the hardware."""
 
 import hashlib
 import importlib.metadata
@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from skimrnn.kernels import kernel_text
+
 PACKAGE = Path(__file__).parent
 _RECORDED_PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "pyarrow")
 
 
 class Environment(BaseModel):
-    """The code and the machine that made a record."""
+    """The code and the machine that made a record; `kernel` is that of the layers, with its instruction set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,6 +30,7 @@ class Environment(BaseModel):
     cpu: str
     gpu: str | None
     threads: int
+    kernel: str | None = None
 
 
 @cache
@@ -72,6 +75,7 @@ def environment() -> Environment:
         cpu=_cpu_name(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         threads=torch.get_num_threads(),
+        kernel=kernel_text(),
     )
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from skimrnn import provenance
+from skimrnn import kernels, provenance
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -41,3 +41,12 @@ def test_another_repository_around_the_package_is_not_ours(package: Path, monkey
     inner.mkdir(parents=True)
     monkeypatch.setattr(provenance, "PACKAGE", inner)
     assert provenance._git_state() == (None, None)
+
+
+def test_the_kernel_and_its_instruction_set_are_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernels, "KERNEL", "reference")
+    assert provenance.environment().kernel == "reference"
+    if "plain" in getattr(getattr(kernels, "cpu", None), "SUPPORTED_ISAS", []):
+        monkeypatch.setattr(kernels, "KERNEL", "cpu")
+        monkeypatch.setenv("SKIMRNN_ISA", "plain")
+        assert provenance.environment().kernel == "cpu plain"

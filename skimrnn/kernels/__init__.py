@@ -21,7 +21,7 @@ except ImportError as error:  # Installed where no compiler was found.
 else:
     _missing = None
 
-__all__ = ["KERNEL", "CellWeights", "DecisionWeights", "SkimSequence", "State", "skim_gru", "skim_lstm"]
+__all__ = ["KERNEL", "CellWeights", "DecisionWeights", "SkimSequence", "State", "kernel_text", "skim_gru", "skim_lstm"]
 
 
 def _choose() -> str:
@@ -42,6 +42,11 @@ def _choose() -> str:
 
 KERNEL = _choose()
 """The kernel in use: `cpu` or `reference`."""
+
+
+def kernel_text() -> str:
+    """The kernel in use with its instruction set, such as `cpu avx2`."""
+    return f"cpu {cpu.isa()}" if KERNEL == "cpu" else KERNEL
 
 
 def skim_lstm(

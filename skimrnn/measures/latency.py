@@ -149,7 +149,7 @@ def _skimming(skipped: dict[str, str]) -> Iterator[Task]:
                 setting = {"hidden_size": size, "small_size": small, "skim_rate": skimmed, "threads": 1}
                 functions = {
                     "lstm": _our_lstm(lstm, inputs),
-                    "skim": _without_gradient(layer, inputs),
+                    "skim": _our_skim(layer, inputs),
                     "lstm folded": _folded(lstm, vectors, words),
                     "skim folded": _folded(layer, vectors, words),
                 }
@@ -261,7 +261,7 @@ def _vectors(rate: float) -> Tensor:
 
 def _weights(module: nn.Module, prefix: str = "") -> list[Tensor]:
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    return [module.get_parameter(prefix + name) for name in names]
+    return [module.get_parameter(prefix + name).detach() for name in names]
 
 
 def _our_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor | None = None) -> Callable[[], object]:
@@ -270,16 +270,12 @@ def _our_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor | None = None) -> C
     return lambda: cpu.lstm(inputs, lengths, (state, state), weights)
 
 
-def _our_skim(layer: SkimLSTM, inputs: Tensor, lengths: Tensor) -> Callable[[], object]:
+def _our_skim(layer: SkimLSTM, inputs: Tensor, lengths: Tensor | None = None) -> Callable[[], object]:
     state = torch.zeros(inputs.shape[1], layer.hidden_size)
     big, small = CellWeights(*_weights(layer)), CellWeights(*_weights(layer, "small_"))
     decision = DecisionWeights(*_weights(layer, "decision_"))
-
-    def run() -> object:
-        with torch.no_grad():
-            return cpu.skim_lstm(inputs, lengths, (state, state), big, small, decision)
-
-    return run
+    lengths = torch.full((inputs.shape[1],), len(inputs)) if lengths is None else lengths
+    return lambda: cpu.skim_lstm(inputs, lengths, (state, state), big, small, decision)
 
 
 def _folded(layer: nn.LSTM | SkimLSTM, vectors: Tensor, words: Tensor) -> Callable[[], object]:
@@ -303,7 +299,7 @@ def _long_text(name: str, steps: int) -> Callable[[], object]:
     layer = _decided_by_input(SkimLSTM(WIDTH, 100, 10))
     inputs = _vectors(0.9)[torch.randint(_VOCABULARY, (steps, 1))]
     if name == "skim":
-        return _without_gradient(layer, inputs)
+        return _our_skim(layer, inputs)
     lstm = nn.LSTM(WIDTH, 100)
     return _our_lstm(lstm, inputs)
 
