@@ -4,12 +4,12 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from skimrnn.data.registry import DATASETS
+from skimrnn.data.registry import DATASETS, Task
 from skimrnn.errors import UserError, explain_os_errors
 
 
@@ -67,15 +67,10 @@ def _distinct(seeds: list[int]) -> list[int]:
 Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_distinct)]
 
 
-class DatasetConfig(_Closed):
-    """How one dataset is trained on."""
-
-    batch_size: int = Field(gt=0)
-    seeds: Seeds | None = Field(None, description="instead of the scale's seeds")
-
-
 class LSTMConfig(_Closed):
     """The standard LSTM classifier."""
+
+    task: ClassVar[Task] = "classification"
 
     architecture: Literal["lstm"]
     hidden_size: int = Field(gt=0, description="d")
@@ -83,6 +78,8 @@ class LSTMConfig(_Closed):
 
 class SkimLSTMConfig(_Closed):
     """The Skim-LSTM classifier. `small_size` 0 means skipping."""
+
+    task: ClassVar[Task] = "classification"
 
     architecture: Literal["skim_lstm"]
     hidden_size: int = Field(gt=0, description="d")
@@ -111,8 +108,19 @@ class TrainingConfig(_Closed):
     temperature_floor: float = Field(0.5, gt=0, allow_inf_nan=False)
 
 
+class DatasetConfig(_Closed):
+    """How one dataset is trained on."""
+
+    batch_size: int = Field(gt=0)
+    seeds: Seeds | None = Field(None, description="instead of the scale's seeds")
+    training: TrainingConfig | None = Field(None, description="instead of the scale's recipe")
+
+
 class Config(_Closed):
-    """One scale of the pipeline: which data, vectors, models and seeds, and how they are trained."""
+    """One scale of the pipeline: which data, vectors, models and seeds, and how they are trained.
+
+    Its grid is each dataset with each model that answers what the dataset asks (its task).
+    """
 
     scale: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="names the folders under results/ and reports/")
     seeds: Seeds
@@ -137,15 +145,41 @@ class Config(_Closed):
                 raise ValueError(f"model name {name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
         return models
 
+    @model_validator(mode="after")
+    def _datasets_and_models_meet(self) -> "Config":
+        asked = {DATASETS[name].task for name in self.datasets}
+        answered = {model.task for model in self.models.values()}
+        if lone := [name for name in self.datasets if DATASETS[name].task not in answered]:
+            raise ValueError(f"no model for the dataset {', '.join(lone)}: add one, or remove the dataset")
+        if lone := [name for name, model in self.models.items() if model.task not in asked]:
+            raise ValueError(f"no dataset for the model {', '.join(lone)}: add one, or remove the model")
+        return self
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of the scale's datasets."""
+        return list(dict.fromkeys(DATASETS[name].task for name in self.datasets))
+
+    def for_task(self, task: Task) -> "Config":
+        """The part of the scale that is about one task."""
+        datasets = {name: dataset for name, dataset in self.datasets.items() if DATASETS[name].task == task}
+        models = {name: model for name, model in self.models.items() if model.task == task}
+        return self.model_copy(update={"datasets": datasets, "models": models})
+
+    def models_of(self, dataset: str) -> dict[str, ModelConfig]:
+        """The models that run on one dataset."""
+        return self.for_task(DATASETS[dataset].task).models
+
     def seeds_of(self, dataset: str) -> list[int]:
         """The seeds that each model runs with on one dataset."""
         return self.datasets[dataset].seeds or self.seeds
 
     def run(self, dataset: str, model: str, seed: int) -> "RunConfig":
         """The configuration of one run; a dataset or model that the scale lacks is a `UserError`."""
-        for kind, name, known in (("dataset", dataset, self.datasets), ("model", model, self.models)):
-            if name not in known:
-                raise UserError(f"unknown {kind} {name!r}: the {self.scale} config has {', '.join(known)}")
+        if dataset not in self.datasets:
+            raise UserError(f"unknown dataset {dataset!r}: the {self.scale} config has {', '.join(self.datasets)}")
+        if model not in (known := self.models_of(dataset)):
+            raise UserError(f"unknown model {model!r}: for {dataset} the {self.scale} config has {', '.join(known)}")
         return RunConfig(
             scale=self.scale,
             dataset=dataset,
@@ -153,7 +187,7 @@ class Config(_Closed):
             model=self.models[model],
             seed=seed,
             batch_size=self.datasets[dataset].batch_size,
-            training=self.training,
+            training=self.datasets[dataset].training or self.training,
         )
 
 

@@ -70,9 +70,17 @@ def test_mistakes_are_named(path: str, value: object, message: str, tmp_path: Pa
         read_config(tmp_path / "mine.yaml")
 
 
+def test_a_dataset_may_have_a_recipe_and_seeds_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed("datasets/imdb/training", {"max_steps": 7})))
+    config = read_config(tmp_path / "mine.yaml")
+    assert config.run("imdb", "lstm", 0).training.max_steps == 7
+    assert config.run("ag_news", "lstm", 0).training == config.training
+    assert (config.seeds_of("sst"), config.seeds_of("imdb")) == ([0, 1], [0])
+
+
 def test_unknown_models_list_the_known_ones() -> None:
     config = read_config(ROOT / "config" / "smoke.yaml")
-    with pytest.raises(UserError, match=r"unknown model 'gru': the smoke config has lstm, skim-5-0\.01"):
+    with pytest.raises(UserError, match=r"unknown model 'gru': for sst the smoke config has lstm, skim-5-0\.01"):
         config.run("sst", "gru", 0)
 
 

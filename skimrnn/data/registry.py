@@ -1,13 +1,17 @@
 """The datasets of the paper: where each one lives, what it must look like, and what the paper says of it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from skimrnn.errors import UserError
+
+Task = Literal["classification"]
+"""What is asked about a text: a dataset asks it, and a model answers it."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One text classification dataset.
+    """One dataset.
 
     `rows` are the rows of the official release, per split; a source that gives fewer is incomplete and the records
     say so. `validation_rows` is the size of the validation split that is carved out of train where the release has
@@ -24,6 +28,7 @@ class Dataset:
     validation_rows: int | None = None
     hub_revision: str | None = None
     unlabelled_split: str | None = None
+    task: Task = "classification"
     columns: tuple[str, str] = field(default=("text", "label"))
 
     @property

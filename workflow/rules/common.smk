@@ -41,6 +41,6 @@ wildcard_constraints:
 RECORDS = [
     f"results/{SCALE}/{dataset}/{model}/{seed}.json"
     for dataset in CONFIG.datasets
-    for model in CONFIG.models
+    for model in CONFIG.models_of(dataset)
     for seed in CONFIG.seeds_of(dataset)
 ]
