@@ -66,11 +66,15 @@ def tokenise(
     output: Annotated[Path, typer.Option(help="Folder for the tokenised splits.")],
     processes: Annotated[int, typer.Option(min=1, help="Processes to use.")] = 1,
 ) -> None:
-    """Split texts into lower-cased tokens, and set a validation split apart where the release has none."""
+    """Split texts into lower-cased tokens; set a validation split apart where the release has none; align answers."""
     from skimrnn.data.registry import get_dataset
+    from skimrnn.data.squad import tokenise_questions
     from skimrnn.data.tokens import tokenise_dataset
 
-    tokenise_dataset(get_dataset(dataset), raw, output, read_config(config).data.seed, processes)
+    if get_dataset(dataset).task == "question_answering":
+        tokenise_questions(get_dataset(dataset), raw, output, processes)
+    else:
+        tokenise_dataset(get_dataset(dataset), raw, output, read_config(config).data.seed, processes)
 
 
 @verb
@@ -107,11 +111,13 @@ def prepare(
     vectors: Annotated[Path, typer.Option(help="File that vectors wrote.")],
     output: Annotated[Path, typer.Option(help="Folder for the prepared data.")],
 ) -> None:
-    """Make what training reads: word numbers, labels and word vectors."""
+    """Make what training reads: word numbers, labels or answer spans, and word vectors."""
     from skimrnn.data.prepare import prepare_dataset
+    from skimrnn.data.questions import prepare_questions
     from skimrnn.data.registry import get_dataset
 
-    prepare_dataset(get_dataset(dataset), tokens, vectors, read_config(config).vectors, output)
+    make = prepare_questions if get_dataset(dataset).task == "question_answering" else prepare_dataset
+    make(get_dataset(dataset), tokens, vectors, read_config(config).vectors, output)
 
 
 @verb
@@ -123,6 +129,8 @@ def train(
     prepared: PreparedOption,
     output: RunOption,
     threads: ThreadsOption = 1,
+    start: Annotated[Path | None, typer.Option(help="Weights to start from, for a model with init_from.")] = None,
+    until: Annotated[int | None, typer.Option(min=1, help="Stop at this step and keep its weights.")] = None,
 ) -> None:
     """Train one model; a run that was killed goes on from its checkpoint."""
     import torch
@@ -134,7 +142,7 @@ def train(
     run = read_config(config).run(dataset, model, seed)
     torch.set_num_threads(threads)
     with ProgressReporter(f"{dataset} {model} {seed}") as reporter:
-        train_run(run, open_prepared(prepared, dataset), output, reporter)
+        train_run(run, open_prepared(prepared, dataset), output, reporter, start=start, until=until)
 
 
 @verb

@@ -6,15 +6,15 @@ from typing import Any, Literal, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from skimrnn.config import RunConfig, SkimLSTMConfig
+from skimrnn.config import LSTMConfig, RunConfig, SkimLSTMConfig
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_tensors, write_json
 from skimrnn.kernels import KERNEL
 from skimrnn.measures.flops import FlopReduction, flop_reduction
 from skimrnn.provenance import Environment
+from skimrnn.training.classification import build_classifier
 from skimrnn.training.evaluate import Scores, evaluate
-from skimrnn.training.train import build_classifier
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -110,6 +110,7 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -
 
     The times of training go to `<seed>.timing.json` beside it.
     """
+    assert isinstance(run.model, LSTMConfig | SkimLSTMConfig)
     classes = prepared.manifest["classes"]
     model = build_classifier(run.model, torch.zeros_like(prepared.vectors()), len(classes))
     weights, _ = read_tensors(folder / "weights.safetensors")

@@ -36,6 +36,7 @@ wildcard_constraints:
     dataset="|".join(DATASETS),
     model="[^/]+",
     seed=r"\d+",
+    step=r"\d+",
 
 
 RECORDS = [
