@@ -112,6 +112,7 @@ def train(
                 best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             seconds = progress.seconds + time.monotonic() - started
             save_checkpoint(checkpoint, identity, model, optimizer, best, Progress(step, best_step, history, seconds))
+            _write_course(folder, step, best_step, "unfinished", history, seconds)
             best_score = _entry(history, best_step)["validation"][task.measure]
             status = f"loss {history[-1]['training_loss']:.3f}  val {score:.1%} (best {best_score:.1%})"
             if skimming:
@@ -122,23 +123,16 @@ def train(
         write_tensors(folder / f"step-{until}.safetensors", model.state_dict())
         return
     write_tensors(folder / "weights.safetensors", best)
-    write_json(
-        folder / "training.json",
-        {
-            "steps": step,
-            "best_step": best_step,
-            "stopped": "max_steps" if step == config.max_steps else "patience",
-            "history": history,
-            "environment": environment().model_dump(),
-        },
-    )
-    write_json(
-        folder / "timing.json",
-        {
-            "wall_seconds": round(progress.seconds + time.monotonic() - started, 1),
-            "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        },
-    )
+    seconds = progress.seconds + time.monotonic() - started
+    _write_course(folder, step, best_step, "max_steps" if step == config.max_steps else "patience", history, seconds)
+
+
+def _write_course(folder: Path, step: int, best_step: int, stopped: str, history: list[dict], seconds: float) -> None:
+    """Write how training went, so far or in the end, and what it cost."""
+    course = {"steps": step, "best_step": best_step, "stopped": stopped, "history": history}
+    write_json(folder / "training.json", {**course, "environment": environment().model_dump()})
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    write_json(folder / "timing.json", {"wall_seconds": round(seconds, 1), "peak_memory_mib": peak})
 
 
 def _start_from(model: nn.Module, path: Path) -> None:
