@@ -155,16 +155,24 @@ def evaluate(
     run: RunOption,
     output: Annotated[Path, typer.Option(help="File for the record (JSON).")],
     threads: ThreadsOption = 1,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Score a reader as far as it was trained; the record says so.")
+    ] = False,
 ) -> None:
-    """Score a trained model on the test split, once, and write its record."""
+    """Score a trained model on the test split, once (on the development set for SQuAD), and write its record."""
     import torch
 
     from skimrnn.data.prepare import open_prepared
-    from skimrnn.training.record import write_record
+    from skimrnn.training.record import write_reading_record, write_record
 
     settings = read_config(config).run(dataset, model, seed)
     torch.set_num_threads(threads)
-    write_record(settings, open_prepared(prepared, dataset), run, output)
+    if settings.model.task == "question_answering":
+        write_reading_record(settings, open_prepared(prepared, dataset), run, output, unfinished=unfinished)
+    elif unfinished:
+        raise UserError("only a reader can be scored before it is finished: leave --unfinished out")
+    else:
+        write_record(settings, open_prepared(prepared, dataset), run, output)
 
 
 @verb

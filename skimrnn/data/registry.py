@@ -8,6 +8,10 @@ from skimrnn.errors import UserError
 Task = Literal["classification", "question_answering"]
 """What is asked about a text: a dataset asks it, and a model answers it."""
 
+Alignment = Literal["exact", "widened", "unusable"]
+"""How an answer became a span of tokens: it ends where tokens end; it is the tokens that it begins and ends in; or it
+does not stand where the data says it stands."""
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -9,18 +9,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from multiprocessing import Pool
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 
 from skimrnn.data.offsets import Token, tokenise_with_offsets
-from skimrnn.data.registry import Dataset
+from skimrnn.data.registry import Alignment, Dataset
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_parquet, write_json, write_parquet
-
-Alignment = Literal["exact", "widened", "unusable"]
-"""How an answer became a span of tokens: it ends where tokens end; it is the tokens that it begins and ends in; or it
-does not stand where the data says it stands."""
 
 _TEXT_COLUMNS = ("id", "context", "question")
 

@@ -1,4 +1,5 @@
-# The test split is read here, once, with the weights that validation chose.
+# The test split is read here, once, with the weights that validation chose. (SQuAD's is not public: for it the
+# development set is both, as in the paper.)
 
 
 rule evaluate_model:
