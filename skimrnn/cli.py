@@ -197,15 +197,17 @@ def bench(
 def table(
     config: ConfigOption,
     results: ResultsOption,
-    output: Annotated[Path, typer.Option(help="Folder for classification.md, .csv and .tex.")],
+    output: Annotated[Path, typer.Option(help="Folder for the tables: classification.md, .csv, .tex and so on.")],
 ) -> None:
-    """Make the classification table, paper against ours, from the records, and print it."""
-    from skimrnn.reporting.records import read_results
+    """Make the table of each task, paper against ours, from the records, and print it."""
+    from skimrnn.reporting.records import read_task_results
     from skimrnn.reporting.table_formats import terminal, write_tables
 
-    found = read_results(read_config(config), results)
-    write_tables(found, output)
-    print(terminal(found))
+    settings = read_config(config)
+    found = [read_task_results(settings, task, results) for task in settings.tasks]
+    for each in found:
+        write_tables(each, output)
+    print("\n\n".join(terminal(each) for each in found))
 
 
 @verb
@@ -216,9 +218,11 @@ def figures(
 ) -> None:
     """Draw the figures from the records."""
     from skimrnn.reporting.figures import write_figures
-    from skimrnn.reporting.records import read_results
+    from skimrnn.reporting.records import read_task_results
 
-    write_figures(read_results(read_config(config), results), output)
+    settings = read_config(config)
+    for task in settings.tasks:
+        write_figures(read_task_results(settings, task, results), output)
 
 
 @verb
@@ -230,9 +234,10 @@ def page(
 ) -> None:
     """Make one self-contained HTML page from the records and the figures."""
     from skimrnn.reporting.page import write_page
-    from skimrnn.reporting.records import read_results
+    from skimrnn.reporting.records import read_task_results
 
-    write_page(read_results(read_config(config), results), figures, output)
+    settings = read_config(config)
+    write_page([read_task_results(settings, task, results) for task in settings.tasks], figures, output)
 
 
 @verb

@@ -4,12 +4,13 @@ Every text is a run of filler words, drawn with Zipf-like frequencies, among whi
 class has cue words of its own; the class with the most cue words in a text is its label, so cue words decide the label
 and filler words say nothing about it.
 
-Questions are about texts of facts, each a subject and its value among filler words; a question names one subject, and
-its value is the answer.
+Questions are about texts of facts, each a subject and its value among filler words and words that go with that subject
+(without which word vectors could not tell the subjects apart); a question names a subject, its value is the answer.
 """
 
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ _FILLERS = 400
 _MEAN_LENGTH = {"sst": 16, "rotten_tomatoes": 16, "imdb": 24, "ag_news": 18}
 _QUESTION_ROWS = {"train": 1_600, "validation": 400}
 _FACTS = 4  # Of a text, each with a question of its own.
-_SUBJECTS, _VALUES = 12, 200
+_SUBJECTS, _COMPANIONS, _VALUES = 12, 6, 200
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 
@@ -88,12 +89,11 @@ def embedded_questions(dataset: Dataset, split: str) -> pa.Table:
     A value has one or two words, some of them joined by a hyphen or in quotes, so answers begin and end at all kinds of
     places; the validation questions have a second answer, as the real ones have several.
     """
-    words = _invented_words(dataset, _SUBJECTS + _VALUES + _FILLERS)
-    subjects, values, fillers = (
-        words[:_SUBJECTS],
-        [word.capitalize() for word in words[_SUBJECTS : _SUBJECTS + _VALUES]],
-        words[-_FILLERS:],
-    )
+    words = iter(_invented_words(dataset, _SUBJECTS * (1 + _COMPANIONS) + _VALUES + _FILLERS))
+    subjects = list(islice(words, _SUBJECTS))
+    companions = [list(islice(words, _COMPANIONS)) for _ in subjects]
+    values = [word.capitalize() for word in islice(words, _VALUES)]
+    fillers = list(words)
     random = np.random.default_rng([_seed(dataset), 1 + list(_QUESTION_ROWS).index(split)])
     frequency = 1 / np.arange(1, _FILLERS + 1)
     frequency /= frequency.sum()
@@ -102,7 +102,10 @@ def embedded_questions(dataset: Dataset, split: str) -> pa.Table:
         context, found = "", []
         for subject in random.choice(_SUBJECTS, _FACTS, replace=False):
             before, after = (
-                " ".join(fillers[index] for index in random.choice(_FILLERS, int(random.integers(1, 5)), p=frequency))
+                " ".join(
+                    companions[subject][random.integers(_COMPANIONS)] if random.random() < 0.7 else fillers[index]
+                    for index in random.choice(_FILLERS, int(random.integers(1, 5)), p=frequency)
+                )
                 for _ in range(2)
             )
             first, second = (values[index] for index in random.choice(_VALUES, 2, replace=False))
