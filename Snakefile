@@ -33,7 +33,7 @@ rule all:
     default_target: True
     input:
         f"reports/{SCALE}/index.html",
-        f"reports/{SCALE}/classification.md",
+        expand("reports/{scale}/{task}.md", scale=SCALE, task=CONFIG.tasks),
 
 
 rule bench:

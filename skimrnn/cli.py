@@ -66,11 +66,15 @@ def tokenise(
     output: Annotated[Path, typer.Option(help="Folder for the tokenised splits.")],
     processes: Annotated[int, typer.Option(min=1, help="Processes to use.")] = 1,
 ) -> None:
-    """Split texts into lower-cased tokens, and set a validation split apart where the release has none."""
+    """Split texts into lower-cased tokens; set a validation split apart where the release has none; align answers."""
     from skimrnn.data.registry import get_dataset
+    from skimrnn.data.squad import tokenise_questions
     from skimrnn.data.tokens import tokenise_dataset
 
-    tokenise_dataset(get_dataset(dataset), raw, output, read_config(config).data.seed, processes)
+    if get_dataset(dataset).task == "question_answering":
+        tokenise_questions(get_dataset(dataset), raw, output, processes)
+    else:
+        tokenise_dataset(get_dataset(dataset), raw, output, read_config(config).data.seed, processes)
 
 
 @verb
@@ -107,11 +111,13 @@ def prepare(
     vectors: Annotated[Path, typer.Option(help="File that vectors wrote.")],
     output: Annotated[Path, typer.Option(help="Folder for the prepared data.")],
 ) -> None:
-    """Make what training reads: word numbers, labels and word vectors."""
+    """Make what training reads: word numbers, labels or answer spans, and word vectors."""
     from skimrnn.data.prepare import prepare_dataset
+    from skimrnn.data.questions import prepare_questions
     from skimrnn.data.registry import get_dataset
 
-    prepare_dataset(get_dataset(dataset), tokens, vectors, read_config(config).vectors, output)
+    make = prepare_questions if get_dataset(dataset).task == "question_answering" else prepare_dataset
+    make(get_dataset(dataset), tokens, vectors, read_config(config).vectors, output)
 
 
 @verb
@@ -123,6 +129,8 @@ def train(
     prepared: PreparedOption,
     output: RunOption,
     threads: ThreadsOption = 1,
+    start: Annotated[Path | None, typer.Option(help="Weights to start from, for a model with init_from.")] = None,
+    until: Annotated[int | None, typer.Option(min=1, help="Stop at this step and keep its weights.")] = None,
 ) -> None:
     """Train one model; a run that was killed goes on from its checkpoint."""
     import torch
@@ -134,7 +142,7 @@ def train(
     run = read_config(config).run(dataset, model, seed)
     torch.set_num_threads(threads)
     with ProgressReporter(f"{dataset} {model} {seed}") as reporter:
-        train_run(run, open_prepared(prepared, dataset), output, reporter)
+        train_run(run, open_prepared(prepared, dataset), output, reporter, start=start, until=until)
 
 
 @verb
@@ -147,16 +155,24 @@ def evaluate(
     run: RunOption,
     output: Annotated[Path, typer.Option(help="File for the record (JSON).")],
     threads: ThreadsOption = 1,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Score a reader as far as it was trained; the record says so.")
+    ] = False,
 ) -> None:
-    """Score a trained model on the test split, once, and write its record."""
+    """Score a trained model on the test split, once (on the development set for SQuAD), and write its record."""
     import torch
 
     from skimrnn.data.prepare import open_prepared
-    from skimrnn.training.record import write_record
+    from skimrnn.training.record import write_reading_record, write_record
 
     settings = read_config(config).run(dataset, model, seed)
     torch.set_num_threads(threads)
-    write_record(settings, open_prepared(prepared, dataset), run, output)
+    if settings.model.task == "question_answering":
+        write_reading_record(settings, open_prepared(prepared, dataset), run, output, unfinished=unfinished)
+    elif unfinished:
+        raise UserError("only a reader can be scored before it is finished: leave --unfinished out")
+    else:
+        write_record(settings, open_prepared(prepared, dataset), run, output)
 
 
 @verb
@@ -168,7 +184,6 @@ def speed(
     output: Annotated[Path, typer.Option(help="File for the measurements (JSON).")],
 ) -> None:
     """Time the trained Skim-LSTMs of a dataset beside a standard LSTM, on test texts, one at a time (Sp)."""
-    from skimrnn.config import SkimLSTMConfig
     from skimrnn.data.prepare import open_prepared
     from skimrnn.files import write_json
     from skimrnn.measures.speedup import measure_speed
@@ -176,8 +191,7 @@ def speed(
     settings = read_config(config)
     weights = {
         name: {seed: runs / dataset / name / str(seed) / "weights.safetensors" for seed in settings.seeds_of(dataset)}
-        for name, model in settings.models.items()
-        if isinstance(model, SkimLSTMConfig)
+        for name in settings.timed_models(dataset)
     }
     measured = measure_speed(open_prepared(prepared, dataset), weights, settings.speed.tokens, settings.speed.rounds)
     write_json(output, measured.model_dump(mode="json"))
@@ -217,15 +231,17 @@ def bench_report(
 def table(
     config: ConfigOption,
     results: ResultsOption,
-    output: Annotated[Path, typer.Option(help="Folder for classification.md, .csv and .tex.")],
+    output: Annotated[Path, typer.Option(help="Folder for the tables: classification.md, .csv, .tex and so on.")],
 ) -> None:
-    """Make the classification table, paper against ours, from the records, and print it."""
-    from skimrnn.reporting.records import read_results
+    """Make the table of each task, paper against ours, from the records, and print it."""
+    from skimrnn.reporting.records import read_task_results
     from skimrnn.reporting.table_formats import terminal, write_tables
 
-    found = read_results(read_config(config), results)
-    write_tables(found, output)
-    print(terminal(found))
+    settings = read_config(config)
+    found = [read_task_results(settings, task, results) for task in settings.tasks]
+    for each in found:
+        write_tables(each, output)
+    print("\n\n".join(terminal(each) for each in found))
 
 
 @verb
@@ -236,9 +252,11 @@ def figures(
 ) -> None:
     """Draw the figures from the records."""
     from skimrnn.reporting.figures import write_figures
-    from skimrnn.reporting.records import read_results
+    from skimrnn.reporting.records import read_task_results
 
-    write_figures(read_results(read_config(config), results), output)
+    settings = read_config(config)
+    for task in settings.tasks:
+        write_figures(read_task_results(settings, task, results), output)
 
 
 @verb
@@ -250,9 +268,10 @@ def page(
 ) -> None:
     """Make one self-contained HTML page from the records and the figures."""
     from skimrnn.reporting.page import write_page
-    from skimrnn.reporting.records import read_results
+    from skimrnn.reporting.records import read_task_results
 
-    write_page(read_results(read_config(config), results), figures, output)
+    settings = read_config(config)
+    write_page([read_task_results(settings, task, results) for task in settings.tasks], figures, output)
 
 
 @verb

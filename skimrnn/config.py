@@ -4,12 +4,12 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from skimrnn.data.registry import DATASETS
+from skimrnn.data.registry import DATASETS, Task
 from skimrnn.errors import UserError, explain_os_errors
 
 
@@ -67,15 +67,15 @@ def _distinct(seeds: list[int]) -> list[int]:
 Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_distinct)]
 
 
-class DatasetConfig(_Closed):
-    """How one dataset is trained on."""
-
-    batch_size: int = Field(gt=0)
-    seeds: Seeds | None = Field(None, description="instead of the scale's seeds")
+def _require_not_larger(small_size: int, hidden_size: int) -> None:
+    if small_size > hidden_size:
+        raise ValueError(f"small_size {small_size} is larger than hidden_size {hidden_size}")
 
 
 class LSTMConfig(_Closed):
     """The standard LSTM classifier."""
+
+    task: ClassVar[Task] = "classification"
 
     architecture: Literal["lstm"]
     hidden_size: int = Field(gt=0, description="d")
@@ -84,27 +84,67 @@ class LSTMConfig(_Closed):
 class SkimLSTMConfig(_Closed):
     """The Skim-LSTM classifier. `small_size` 0 means skipping."""
 
+    task: ClassVar[Task] = "classification"
+
     architecture: Literal["skim_lstm"]
     hidden_size: int = Field(gt=0, description="d")
     small_size: int = Field(ge=0, description="d'")
     gamma: float = Field(ge=0, allow_inf_nan=False, description="weight of the skim loss")
 
     @model_validator(mode="after")
-    def _small_is_not_larger(self) -> "SkimLSTMConfig":
-        if self.small_size > self.hidden_size:
-            raise ValueError(f"small_size {self.small_size} is larger than hidden_size {self.hidden_size}")
+    def _small_is_not_larger(self) -> Self:
+        _require_not_larger(self.small_size, self.hidden_size)
         return self
 
 
-ModelConfig = Annotated[LSTMConfig | SkimLSTMConfig, Field(discriminator="architecture")]
+class FirstSteps(_Closed):
+    """The steps of another model that a model goes on from."""
+
+    model: str = Field(description="name in the config")
+    step: int = Field(gt=0)
+
+
+class LSTMAttConfig(_Closed):
+    """The reader LSTM+Att: bidirectional LSTM layers over question-aware words."""
+
+    task: ClassVar[Task] = "question_answering"
+
+    architecture: Literal["lstm_att"]
+    hidden_size: int = Field(gt=0, description="d")
+    num_layers: int = Field(2, gt=0)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class SkimLSTMAttConfig(_Closed):
+    """The reader Sk-LSTM+Att: LSTM+Att with Skim-LSTM layers."""
+
+    task: ClassVar[Task] = "question_answering"
+
+    architecture: Literal["skim_lstm_att"]
+    hidden_size: int = Field(gt=0, description="d")
+    num_layers: int = Field(2, gt=0)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    small_size: int = Field(ge=0, description="d'")
+    gamma: float = Field(ge=0, allow_inf_nan=False, description="weight of the skim loss")
+    init_from: FirstSteps | None = Field(None, description="the standard model that it is fine-tuned from")
+
+    @model_validator(mode="after")
+    def _small_is_not_larger(self) -> Self:
+        _require_not_larger(self.small_size, self.hidden_size)
+        return self
+
+
+ModelConfig = Annotated[
+    LSTMConfig | SkimLSTMConfig | LSTMAttConfig | SkimLSTMAttConfig, Field(discriminator="architecture")
+]
 
 
 class TrainingConfig(_Closed):
-    """Adam with early stopping on validation accuracy."""
+    """Adam with early stopping on the validation score: accuracy or, for question answering, F1."""
 
     learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False)
     clip_norm: float = Field(5.0, gt=0, allow_inf_nan=False, description="largest norm of the whole gradient")
-    patience: int = Field(3000, gt=0, description="steps without a better validation accuracy before stopping")
+    patience: int = Field(3000, gt=0, description="steps without a better validation score before stopping")
     max_steps: int = Field(100_000, gt=0)
     validate_every: int = Field(200, gt=0, description="steps between validations, each of which saves a checkpoint")
     temperature_decay: float = Field(1e-4, ge=0, allow_inf_nan=False, description="r in tau = max(floor, exp(-r step))")
@@ -118,8 +158,22 @@ class SpeedConfig(_Closed):
     rounds: int = Field(9, ge=5, description="how often each model reads them")
 
 
+class DatasetConfig(_Closed):
+    """How one dataset is trained on."""
+
+    batch_size: int = Field(gt=0)
+    seeds: Seeds | None = Field(None, description="instead of the scale's seeds")
+    training: TrainingConfig | None = Field(None, description="instead of the scale's recipe")
+    context_limit: int | None = Field(
+        None, gt=0, description="tokens; questions about longer contexts are left out of training, never of evaluation"
+    )
+
+
 class Config(_Closed):
-    """One scale of the pipeline: which data, vectors, models and seeds, and how they are trained."""
+    """One scale of the pipeline: which data, vectors, models and seeds, and how they are trained.
+
+    Its grid is each dataset with each model that answers what the dataset asks (its task).
+    """
 
     scale: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="names the folders under results/ and reports/")
     seeds: Seeds
@@ -145,15 +199,75 @@ class Config(_Closed):
                 raise ValueError(f"model name {name!r} becomes a folder: use letters, digits, '-', '_' and '.'")
         return models
 
+    @model_validator(mode="after")
+    def _datasets_and_models_meet(self) -> "Config":
+        asked = {DATASETS[name].task for name in self.datasets}
+        answered = {model.task for model in self.models.values()}
+        if lone := [name for name in self.datasets if DATASETS[name].task not in answered]:
+            raise ValueError(f"no model for the dataset {', '.join(lone)}: add one, or remove the dataset")
+        if lone := [name for name, model in self.models.items() if model.task not in asked]:
+            raise ValueError(f"no dataset for the model {', '.join(lone)}: add one, or remove the model")
+        return self
+
+    @model_validator(mode="after")
+    def _first_steps_are_run(self) -> "Config":
+        for name, model in self.models.items():
+            if not isinstance(model, SkimLSTMAttConfig) or (init := model.init_from) is None:
+                continue
+            place = f"models.{name}.init_from"
+            source = self.models.get(init.model)
+            if source is None or source != LSTMAttConfig(
+                architecture="lstm_att", **model.model_dump(include={"hidden_size", "num_layers", "dropout"})
+            ):
+                raise ValueError(f"{place}: {init.model!r} is not this model's standard counterpart")
+            for dataset in self.datasets:
+                if DATASETS[dataset].task != model.task:
+                    continue
+                training = self.run(dataset, name, 0).training
+                if init.step % training.validate_every or init.step > training.max_steps:
+                    raise ValueError(f"{place}: step {init.step} is not one of the validations on {dataset}")
+                if self.first_steps(dataset, init.model) != init:
+                    raise ValueError(f"{place}: the models that start from {init.model!r} must share one step")
+        return self
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of the scale's datasets."""
+        return list(dict.fromkeys(DATASETS[name].task for name in self.datasets))
+
+    def for_task(self, task: Task) -> "Config":
+        """The part of the scale that is about one task."""
+        datasets = {name: dataset for name, dataset in self.datasets.items() if DATASETS[name].task == task}
+        models = {name: model for name, model in self.models.items() if model.task == task}
+        return self.model_copy(update={"datasets": datasets, "models": models})
+
+    def models_of(self, dataset: str) -> dict[str, ModelConfig]:
+        """The models that run on one dataset."""
+        return self.for_task(DATASETS[dataset].task).models
+
+    def timed_models(self, dataset: str) -> list[str]:
+        """The models whose speed-up is measured on one dataset: its Skim-LSTM classifiers."""
+        return [name for name, model in self.models_of(dataset).items() if isinstance(model, SkimLSTMConfig)]
+
+    def first_steps(self, dataset: str, model: str) -> FirstSteps | None:
+        """The steps that come before a run: those of the model it starts from or, where others start from it, its own.
+
+        They are a job of their own, run once for each seed; None where a run is a single job.
+        """
+        inits = [getattr(other, "init_from", None) for other in self.models_of(dataset).values()]
+        own = getattr(self.models[model], "init_from", None)
+        return own or next((init for init in inits if init and init.model == model), None)
+
     def seeds_of(self, dataset: str) -> list[int]:
         """The seeds that each model runs with on one dataset."""
         return self.datasets[dataset].seeds or self.seeds
 
     def run(self, dataset: str, model: str, seed: int) -> "RunConfig":
         """The configuration of one run; a dataset or model that the scale lacks is a `UserError`."""
-        for kind, name, known in (("dataset", dataset, self.datasets), ("model", model, self.models)):
-            if name not in known:
-                raise UserError(f"unknown {kind} {name!r}: the {self.scale} config has {', '.join(known)}")
+        if dataset not in self.datasets:
+            raise UserError(f"unknown dataset {dataset!r}: the {self.scale} config has {', '.join(self.datasets)}")
+        if model not in (known := self.models_of(dataset)):
+            raise UserError(f"unknown model {model!r}: for {dataset} the {self.scale} config has {', '.join(known)}")
         return RunConfig(
             scale=self.scale,
             dataset=dataset,
@@ -161,7 +275,8 @@ class Config(_Closed):
             model=self.models[model],
             seed=seed,
             batch_size=self.datasets[dataset].batch_size,
-            training=self.training,
+            context_limit=self.datasets[dataset].context_limit,
+            training=self.datasets[dataset].training or self.training,
         )
 
 
@@ -174,6 +289,7 @@ class RunConfig(_Closed):
     model: ModelConfig
     seed: int
     batch_size: int
+    context_limit: int | None = None
     training: TrainingConfig
 
 

@@ -55,8 +55,10 @@ TRAINING_CODE = (
     "files.py",
     "data/batches.py",
     "data/prepare.py",
+    "data/questions.py",
     "kernels",
     "layers",
+    "measures/squad.py",
     "models",
     "training",
 )

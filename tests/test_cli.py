@@ -59,7 +59,7 @@ def train_command(config_file: Path, prepared: Prepared, output: Path, /, **chan
     ("changes", "message"),
     [
         ({"dataset": "sst3"}, "unknown dataset 'sst3': the test config has sst"),
-        ({"model": "gru"}, "unknown model 'gru': the test config has lstm, skim"),
+        ({"model": "gru"}, "unknown model 'gru': for sst the test config has lstm, skim"),
         ({"prepared": "nowhere"}, "cannot read nowhere/manifest.json: no such file or folder"),
         ({"config": "nowhere.yaml"}, "cannot read nowhere.yaml: no such file or folder"),
     ],

@@ -24,7 +24,7 @@ def changed(path: str, value: object) -> dict:
 
 @pytest.mark.parametrize("name", ["paper", "smoke"])
 def test_both_scales_are_valid_and_have_the_papers_rows(name: str) -> None:
-    config = read_config(ROOT / "config" / f"{name}.yaml")
+    config = read_config(ROOT / "config" / f"{name}.yaml").for_task("classification")
     rows = [(getattr(model, "small_size", None), getattr(model, "gamma", None)) for model in config.models.values()]
     assert rows == [(None, None), (5, 0.01), (10, 0.01), (5, 0.02), (10, 0.02)]
     assert {model.hidden_size for model in config.models.values()} == {100}
@@ -35,7 +35,8 @@ def test_the_paper_scale_is_the_papers_recipe() -> None:
     training = config.training
     assert (training.learning_rate, training.patience) == (1e-4, 3000)
     assert (training.temperature_decay, training.temperature_floor) == (1e-4, 0.5)
-    sizes = {name: dataset.batch_size for name, dataset in config.datasets.items()}
+    datasets = config.for_task("classification").datasets
+    sizes = {name: dataset.batch_size for name, dataset in datasets.items()}
     assert sizes == {"sst": 32, "rotten_tomatoes": 32, "imdb": 128, "ag_news": 128}
 
 
@@ -70,9 +71,17 @@ def test_mistakes_are_named(path: str, value: object, message: str, tmp_path: Pa
         read_config(tmp_path / "mine.yaml")
 
 
+def test_a_dataset_may_have_a_recipe_and_seeds_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed("datasets/imdb/training", {"max_steps": 7})))
+    config = read_config(tmp_path / "mine.yaml")
+    assert config.run("imdb", "lstm", 0).training.max_steps == 7
+    assert config.run("ag_news", "lstm", 0).training == config.training
+    assert (config.seeds_of("sst"), config.seeds_of("imdb")) == ([0, 1], [0])
+
+
 def test_unknown_models_list_the_known_ones() -> None:
     config = read_config(ROOT / "config" / "smoke.yaml")
-    with pytest.raises(UserError, match=r"unknown model 'gru': the smoke config has lstm, skim-5-0\.01"):
+    with pytest.raises(UserError, match=r"unknown model 'gru': for sst the smoke config has lstm, skim-5-0\.01"):
         config.run("sst", "gru", 0)
 
 

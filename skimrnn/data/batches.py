@@ -1,7 +1,7 @@
 """Batches of texts of similar length."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,6 +10,16 @@ from torch import Tensor
 from skimrnn.data.prepare import PADDING, Split
 
 _BATCHES_PER_BUCKET = 50
+
+
+class Lengths(Protocol):
+    """Texts, in as far as batches are planned: how many there are, and how long each is."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each text (N)."""
 
 
 class Batch(NamedTuple):
@@ -30,7 +40,7 @@ def collate(split: Split, rows: np.ndarray) -> Batch:
     return Batch(tokens, lengths, split.labels[rows])
 
 
-def training_rows(split: Split, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def training_rows(split: Lengths, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The rows of each batch of an epoch: a function of `seed` and `epoch` alone, so a resumed run sees the same.
 
     Rows are shuffled, sorted by length within buckets of 50 batches, cut into batches, and the batches shuffled.

@@ -1,29 +1,39 @@
 """The datasets of the paper: where each one lives, what it must look like, and what the paper says of it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from skimrnn.errors import UserError
+
+Task = Literal["classification", "question_answering"]
+"""What is asked about a text: a dataset asks it, and a model answers it."""
+
+Alignment = Literal["exact", "widened", "unusable"]
+"""How an answer became a span of tokens: it ends where tokens end; it is the tokens that it begins and ends in; or it
+does not stand where the data says it stands."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One text classification dataset.
+    """One dataset.
 
     `rows` are the rows of the official release, per split; a source that gives fewer is incomplete and the records
-    say so. `validation_rows` is the size of the validation split that is carved out of train where the release has
-    none (the paper's sizes). `tokenised` texts are split at spaces, others by the Treebank tokenizer.
+    say so. What follows them is about classification: the classes; whether the texts come tokenised, to be split at
+    spaces, or go through the Treebank tokenizer; the size of the validation split that is carved out of train where
+    the release has none (the paper's sizes); and the columns of text and label.
     """
 
     name: str
     title: str
     hub_id: str
-    classes: tuple[str, ...]
     licence: str
     rows: dict[str, int]
+    classes: tuple[str, ...] = ()
     tokenised: bool = False
     validation_rows: int | None = None
     hub_revision: str | None = None
     unlabelled_split: str | None = None
+    task: Task = "classification"
     columns: tuple[str, str] = field(default=("text", "label"))
 
     @property
@@ -73,6 +83,14 @@ DATASETS: dict[str, Dataset] = {
             licence="non-commercial research use (Zhang et al., 2015)",
             rows={"train": 120_000, "test": 7_600},
             validation_rows=18_149,
+        ),
+        Dataset(
+            name="squad",
+            title="SQuAD v1.1",
+            hub_id="rajpurkar/squad",
+            licence="CC BY-SA 4.0 (Rajpurkar et al., 2016)",
+            rows={"train": 87_599, "validation": 10_570},
+            task="question_answering",
         ),
     )
 }

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skimrnn.data.embedded import ROWS as EMBEDDED_ROWS
-from skimrnn.data.embedded import embedded_split
+from skimrnn.data.embedded import embedded_questions, embedded_split
 from skimrnn.data.registry import Dataset
+from skimrnn.data.squad import checked_questions, questions_digest
 from skimrnn.errors import UserError
 from skimrnn.files import read_parquet, write_json, write_parquet
 
@@ -18,7 +19,9 @@ Read = Callable[[Dataset, str], pa.Table]
 
 
 def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Path) -> None:
-    """Bring every split of `dataset` into `folder` as `<split>.parquet` (text, label), then `manifest.json`.
+    """Bring every split of `dataset` into `folder` as `<split>.parquet`, then `manifest.json`.
+
+    The columns are text and label or, for question answering, those that `checked_questions` gives.
 
     The manifest says, for each split, the rows, the rows of the official release and a digest of the content; and
     whether the whole is complete. Missing, truncated or malformed data is a `UserError`.
@@ -26,9 +29,15 @@ def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Pa
     read = _reader(source, mirror)
     splits = {}
     for split, official_rows in dataset.rows.items():
-        table = _checked(read(dataset, split), dataset, split, source)
+        raw = read(dataset, split)
+        if dataset.task == "question_answering":
+            table = checked_questions(raw, f"{dataset.hub_id} ({split}, from the {source})")
+            digest = questions_digest(table)
+        else:
+            table = _checked(raw, dataset, split, source)
+            digest = content_digest(table)
         write_parquet(folder / f"{split}.parquet", table)
-        splits[split] = {"rows": table.num_rows, "official_rows": official_rows, "sha256": content_digest(table)}
+        splits[split] = {"rows": table.num_rows, "official_rows": official_rows, "sha256": digest}
     write_json(
         folder / "manifest.json",
         {
@@ -81,7 +90,9 @@ def _read_mirror(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
 
 def _read_embedded(dataset: Dataset, split: str) -> pa.Table:
     assert split in EMBEDDED_ROWS
-    return embedded_split(dataset, split)
+    return (
+        embedded_questions(dataset, split) if dataset.task == "question_answering" else embedded_split(dataset, split)
+    )
 
 
 def _checked(table: pa.Table, dataset: Dataset, split: str, source: str) -> pa.Table:

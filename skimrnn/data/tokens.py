@@ -74,10 +74,14 @@ def carve(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]
     return table.filter(pa.array(~chosen)), table.filter(pa.array(chosen))
 
 
+def read_texts(path: Path) -> list[list[str]]:
+    """The token lists of one tokenised split."""
+    return [tokens.split(" ") for tokens in read_parquet(path)["tokens"].to_pylist()]
+
+
 def read_tokens(path: Path) -> tuple[list[list[str]], list[int]]:
     """The token lists and the labels of one tokenised split."""
-    table = read_parquet(path)
-    return [tokens.split(" ") for tokens in table["tokens"].to_pylist()], table["label"].to_pylist()
+    return read_texts(path), read_parquet(path)["label"].to_pylist()
 
 
 def _tokenise(path: Path, split_text: Callable[[str], str], processes: int) -> pa.Table:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skimrnn.data.tokens import read_tokens
+from skimrnn.data.tokens import read_texts
 from skimrnn.errors import UserError, explain_os_errors
 from skimrnn.files import atomic_path, read_json, read_tensors, write_tensors
 
@@ -95,7 +95,7 @@ def train_vectors(
     for folder in token_folders:
         unlabelled = read_json(folder / "manifest.json")["unlabelled"]
         for split in ["train", *([unlabelled] if unlabelled else [])]:
-            texts.extend(read_tokens(folder / f"{split}.parquet")[0])
+            texts.extend(read_texts(folder / f"{split}.parquet"))
     model = Word2Vec(
         texts,
         vector_size=dimension,

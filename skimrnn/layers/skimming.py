@@ -173,12 +173,12 @@ class SkimmingLayer(nn.Module):
             for suffix in self._suffixes(layer):
                 first = tuple(s[len(sequences)] for s in state)
                 if suffix.endswith("_reverse"):
-                    order = _reversal(lengths, len(inputs))
-                    sequence = self._run_direction(_reorder(inputs, order), lengths, first, suffix)
+                    order = reversal(lengths, len(inputs))
+                    sequence = self._run_direction(reorder(inputs, order), lengths, first, suffix)
                     outputs, log_p, read = (
-                        _reorder(sequence.outputs, order),
-                        _reorder(sequence.log_probabilities, order),
-                        _reorder(sequence.read, order),
+                        reorder(sequence.outputs, order),
+                        reorder(sequence.log_probabilities, order),
+                        reorder(sequence.read, order),
                     )
                     sequence = SkimSequence(outputs, sequence.state, log_p, read)
                 else:
@@ -266,11 +266,12 @@ def _stack(values: Sequence[Tensor]) -> Tensor:
     return values[0][None] if len(values) == 1 else torch.stack(list(values))  # A view costs less than a copy.
 
 
-def _reversal(lengths: Tensor, steps: int) -> Tensor:
+def reversal(lengths: Tensor, steps: int) -> Tensor:
     """For each position (T, B) the one that swaps with it when the real tokens are read backwards."""
     position = torch.arange(steps, device=lengths.device)[:, None]
     return torch.where(position < lengths, lengths - 1 - position, position)
 
 
-def _reorder(values: Tensor, order: Tensor) -> Tensor:
+def reorder(values: Tensor, order: Tensor) -> Tensor:
+    """Values (T, B, ...) in an order (T, B) of the positions of each sequence."""
     return values[order, torch.arange(order.shape[1], device=order.device)]

@@ -1,10 +1,19 @@
-"""Flop-r: how many times fewer float operations a Skim-LSTM needs than the standard LSTM, in two conventions."""
+"""Flop-r: how many times fewer float operations a skimming model needs than the standard one, in two conventions.
+
+Only matrix products count; gates and biases, linear in d, are left out, as in the paper.
+"""
+
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from skimrnn.layers import SkimLSTM
+from skimrnn.models.reader import Reader
 
 
 class FlopReduction(BaseModel):
-    """The standard LSTM's float operations over the Skim-LSTM's, for the recurrent layer."""
+    """The standard model's float operations over the skimming model's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -13,7 +22,7 @@ class FlopReduction(BaseModel):
 
 
 def flop_reduction(skim_rate: float, hidden_size: int, small_size: int) -> FlopReduction:
-    """Flop-r at a skim rate (0 to 1) over real tokens.
+    """Flop-r of one recurrent layer at a skim rate (0 to 1) over real tokens.
 
     Both conventions charge each token for the decision: a choice between two needs one dot product (the difference
     of the two logits) where the big cell needs 4d. They differ in the price of a skimmed token.
@@ -22,8 +31,6 @@ def flop_reduction(skim_rate: float, hidden_size: int, small_size: int) -> FlopR
       the classification table, and the last one (IMDb, Skim 10/.02) within the rounding of its skim rate.
     - Exact count: d'/d of the big cell, because the small cell reads the whole of x_t and h_{t-1} (Eq. 3): 4d' rows
       where the big cell has 4d, of the same length.
-
-    Only matrix products count; gates and biases, linear in d, are left out, as in the paper.
     """
     ratio = small_size / hidden_size
     decision = 1 / (4 * hidden_size)
@@ -31,3 +38,66 @@ def flop_reduction(skim_rate: float, hidden_size: int, small_size: int) -> FlopR
         published_convention=1 / ((1 - skim_rate) + skim_rate * ratio**2 + decision),
         exact_count=1 / ((1 - skim_rate) + skim_rate * ratio + decision),
     )
+
+
+class Operations(BaseModel):
+    """Float operations (a multiplication and an addition are two) of the parts of a reader, over some questions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attention: float
+    recurrent: float
+    decision: float
+    output: float
+
+    @property
+    def total(self) -> float:
+        """Of the whole model."""
+        return self.attention + self.recurrent + self.decision + self.output
+
+
+def reader_operations(
+    model: Reader,
+    question_lengths: Tensor,
+    context_lengths: Tensor,
+    skim_rates: Sequence[float] = (),
+    *,
+    published_convention: bool = False,
+) -> Operations:
+    """Float operations of `model` on questions (N) about contexts (N) of so many tokens, at its measured skim rates.
+
+    `skim_rates` holds one rate over the tokens of the contexts for each layer and direction, in the order of h_n. The
+    exact count charges a skimmed token for the small cell as it is; the published convention for (d'/d)^2 of the big
+    one. The parameters say how large each product is: a weight of r rows and c columns costs 2 r c a token.
+    """
+    tokens = int(context_lengths.sum())
+    size = model.embedding.embedding_dim
+    recurrent, decision = 0.0, 0.0
+    directions = _directions(model.layer)
+    for place, suffix in enumerate(directions):
+        big = _cell(model.layer, "", suffix)
+        if not isinstance(model.layer, SkimLSTM):
+            recurrent += big * tokens
+            continue
+        skimmed = skim_rates[place] * tokens
+        ratio = model.layer.small_size / model.layer.hidden_size
+        small = ratio**2 * big if published_convention else _cell(model.layer, "small_", suffix)
+        recurrent += big * (tokens - skimmed) + small * skimmed
+        decision += _cell(model.layer, "decision_", suffix) / 2 * tokens  # The difference of two logits is one row.
+    return Operations(
+        # Each word of a context with each of its question: the similarity, and the average.
+        attention=2 * 2 * size * float((question_lengths * context_lengths).sum()),
+        recurrent=recurrent,
+        decision=decision,
+        output=2 * model.output.weight.numel() * tokens,
+    )
+
+
+def _directions(layer: nn.LSTM | SkimLSTM) -> list[str]:
+    """The endings of the names of each layer's and direction's weights, in the order of h_n."""
+    return [name.removeprefix("weight_ih") for name, _ in layer.named_parameters() if name.startswith("weight_ih")]
+
+
+def _cell(layer: nn.LSTM | SkimLSTM, prefix: str, suffix: str) -> float:
+    """Float operations of one token in one cell."""
+    return 2 * sum(layer.get_parameter(f"{prefix}weight_{kind}{suffix}").numel() for kind in ("ih", "hh"))

@@ -1,5 +1,6 @@
 """The models of the paper, built from layers."""
 
 from skimrnn.models.classifier import Classification, Classifier
+from skimrnn.models.reader import Reader, SpanLogits
 
-__all__ = ["Classification", "Classifier"]
+__all__ = ["Classification", "Classifier", "Reader", "SpanLogits"]

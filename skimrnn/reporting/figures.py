@@ -15,13 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from skimrnn.config import SkimLSTMConfig
+from skimrnn.config import SkimLSTMAttConfig, SkimLSTMConfig
 from skimrnn.data.registry import get_dataset
 from skimrnn.files import atomic_path
 from skimrnn.reporting.records import Results, Run
 from skimrnn.reporting.systems import paper_value, system_titles
 from skimrnn.reporting.table import NOT_RUN
-from skimrnn.training.evaluate import Scores
 
 # The colours of Okabe and Ito, which colour-blind readers can tell apart; markers and dashes tell models apart in grey.
 _STANDARD, _SKIM = "#0072B2", "#D55E00"
@@ -60,13 +59,18 @@ class FigureKind:
 
 
 def write_figures(results: Results, folder: Path) -> None:
-    """Write every figure as `<name>.svg` and `<name>.png` into `folder`."""
+    """Write every figure of a task as `<name>.svg` and `<name>.png` into `folder`."""
     with style.context(["default", STYLE]):
-        for kind in FIGURES:
+        for kind in figures_of(results):
             figure = kind.draw(results)
             for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                 with atomic_path(folder / f"{kind.name}.{suffix}") as path:
                     figure.savefig(path, format=suffix, metadata=metadata)
+
+
+def figures_of(results: Results) -> tuple[FigureKind, ...]:
+    """The figures of the task that the results are about."""
+    return READING_FIGURES if results.config.tasks == ["question_answering"] else FIGURES
 
 
 def _accuracy_flops(results: Results) -> Figure:
@@ -127,11 +131,11 @@ def _skim_rate(results: Results) -> Figure:
     return figure
 
 
-def _training(results: Results) -> Figure:
-    def draw(axes: Axes, dataset: str, value: Callable[[Scores], float], label: str, standard: bool) -> None:
+def _training(results: Results, quality: Callable[[Any], float], label: str) -> Figure:
+    def draw(axes: Axes, dataset: str, value: Callable[[Any], float], label: str, standard: bool) -> None:
         for index, (name, model) in enumerate(results.config.models.items()):
             runs = results.of_model(dataset, name)
-            if not runs or not (standard or isinstance(model, SkimLSTMConfig)):
+            if not runs or not (standard or isinstance(model, SkimLSTMConfig | SkimLSTMAttConfig)):
                 continue
             look = {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _DASHES[index % len(_DASHES)]}
             curves = [_curve(run, value) for run in runs]
@@ -144,7 +148,7 @@ def _training(results: Results) -> Figure:
 
     figure = _panels(
         results,
-        lambda axes, dataset: draw(axes, dataset, lambda scores: scores.accuracy, "Validation accuracy (%)", True),
+        lambda axes, dataset: draw(axes, dataset, quality, label, True),
         lambda axes, dataset: draw(axes, dataset, lambda scores: scores.skim_rate, "Tokens skimmed (%)", False),
     )
     handles = [
@@ -155,7 +159,7 @@ def _training(results: Results) -> Figure:
     return figure
 
 
-def _curve(run: Run, value: Callable[[Scores], float]) -> dict[int, float]:
+def _curve(run: Run, value: Callable[[Any], float]) -> dict[int, float]:
     """The percentage `value` at each validation, by step."""
     return {point.step: 100 * value(point.validation) for point in run.record.training.history}
 
@@ -212,6 +216,18 @@ FIGURES = (
         "Validation accuracy and skim rate against training steps. Strong lines: means over the seeds, as far as all "
         "of them trained; faint lines: single seeds.",
         "Line charts, two for each dataset, of validation accuracy and skim rate against training steps.",
-        _training,
+        lambda results: _training(results, lambda scores: scores.accuracy, "Validation accuracy (%)"),
+    ),
+)
+
+READING_FIGURES = (
+    FigureKind(
+        "reading_training",
+        "Course of training",
+        "F1 on the development set and skim rate against training steps; a skimming reader's count from where it takes "
+        "over from the standard one. Strong lines: means over the seeds, as far as all of them trained; faint lines: "
+        "single seeds.",
+        "Line charts of F1 and skim rate against training steps.",
+        lambda results: _training(results, lambda scores: scores.f1, "F1 (%)"),
     ),
 )

@@ -4,13 +4,17 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from skimrnn.config import Config
+from skimrnn.data.registry import Task
 from skimrnn.errors import UserError
 from skimrnn.files import read_model
 from skimrnn.measures.speedup import Speed
-from skimrnn.training.record import Record, read_record
+from skimrnn.training.record import ReadingRecord, Record, read_reading_record, read_record
+
+AnyRecord = TypeVar("AnyRecord", Record, ReadingRecord)
+"""What a run of one task leaves behind."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +35,23 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[AnyRecord]):
     """A record and the file it was read from."""
 
     path: Path
-    record: Record
+    record: AnyRecord
 
 
 @dataclass(frozen=True)
-class Results:
-    """What was run of the grid of a config; `runs` has no key for a dataset and model without records.
+class Results(Generic[AnyRecord]):
+    """What was run of the part of a config that is about one task.
 
-    `speeds` holds the measured speed-ups of the datasets that have some.
+    `runs` has no key for a dataset and model without records; `speeds` holds the measured speed-ups of the datasets
+    that have some.
     """
 
     config: Config
-    runs: dict[tuple[str, str], tuple[Run, ...]]
+    runs: dict[tuple[str, str], tuple[Run[AnyRecord], ...]]
     speeds: dict[str, Speed]
 
     @property
@@ -54,15 +59,15 @@ class Results:
         """Whether the corpora are the package's own stand-ins for the real datasets."""
         return self.config.data.source == "embedded"
 
-    def of_model(self, dataset: str, model: str) -> tuple[Run, ...]:
+    def of_model(self, dataset: str, model: str) -> tuple[Run[AnyRecord], ...]:
         """The runs of one model on one dataset, in the order of the config's seeds."""
         return self.runs.get((dataset, model), ())
 
-    def of_dataset(self, dataset: str) -> list[Run]:
+    def of_dataset(self, dataset: str) -> list[Run[AnyRecord]]:
         """The runs of every model on one dataset."""
         return [run for model in self.config.models for run in self.of_model(dataset, model)]
 
-    def measured(self, dataset: str, model: str, value: Callable[[Record], float]) -> Measured | None:
+    def measured(self, dataset: str, model: str, value: Callable[[AnyRecord], float]) -> Measured | None:
         """`value` of each record of one model on one dataset; None where nothing was run."""
         values = tuple(value(run.record) for run in self.of_model(dataset, model))
         return Measured(values) if values else None
@@ -81,19 +86,40 @@ class Results:
         return [seed for seed in self.config.seeds_of(dataset) if seed not in run_seeds]
 
 
-def read_results(config: Config, folder: Path) -> Results:
-    """Read `folder/<scale>/<dataset>/<model>/<seed>.json` over the grid of the config; absent records are not run.
+def read_task_results(config: Config, task: Task, folder: Path) -> Results[Any]:
+    """Read the records of one task."""
+    read: dict[Task, Callable[[Config, Path], Results[Any]]] = {
+        "classification": read_results,
+        "question_answering": read_reading_results,
+    }
+    return read[task](config, folder)
+
+
+def read_results(config: Config, folder: Path) -> Results[Record]:
+    """Read the records of text classification: see `read_reading_results`."""
+    return _read(config.for_task("classification"), folder, read_record)
+
+
+def read_reading_results(config: Config, folder: Path) -> Results[ReadingRecord]:
+    """Read the records of question answering.
+
+    They are read from `folder/<scale>/<dataset>/<model>/<seed>.json` over the grid of the config; absent records are
+    not run.
 
     A malformed record, one that lies at another run's path or was made with another config, and records that may not
     stand in one table because their data differ, are a `UserError`. So are speed-ups measured on other data.
     """
+    return _read(config.for_task("question_answering"), folder, read_reading_record)
+
+
+def _read(config: Config, folder: Path, read: Callable[[Path], AnyRecord]) -> Results[AnyRecord]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of results: check the path, or train first")
     runs = {}
     for dataset in config.datasets:
         for model in config.models:
             found = [
-                Run(path, _read_checked(path, config, dataset, model, seed))
+                Run(path, _read_checked(path, config, read, dataset, model, seed))
                 for seed in config.seeds_of(dataset)
                 if (path := folder / config.scale / dataset / model / f"{seed}.json").exists()
             ]
@@ -114,8 +140,10 @@ def read_results(config: Config, folder: Path) -> Results:
     return results
 
 
-def _read_checked(path: Path, config: Config, dataset: str, model: str, seed: int) -> Record:
-    record = read_record(path)
+def _read_checked(
+    path: Path, config: Config, read: Callable[[Path], AnyRecord], dataset: str, model: str, seed: int
+) -> AnyRecord:
+    record = read(path)
     expected = config.run(dataset, model, seed)
     for key in ("scale", "dataset", "model_name", "seed"):
         if (found := getattr(record.config, key)) != (wanted := getattr(expected, key)):
@@ -132,7 +160,7 @@ def _read_checked(path: Path, config: Config, dataset: str, model: str, seed: in
     return record
 
 
-def _require_equal_data(runs: Sequence[Run]) -> None:
+def _require_equal_data(runs: Sequence[Run[AnyRecord]]) -> None:
     """Refuse runs that were not trained and tested on the first one's data, word vectors included."""
     for other in runs[1:]:
         if difference := _first_difference(runs[0].record.data.model_dump(), other.record.data.model_dump()):

@@ -1,6 +1,6 @@
 """The rows of the classification table: what the systems are called, and what the paper prints for them."""
 
-from skimrnn.config import Config, ModelConfig, SkimLSTMConfig
+from skimrnn.config import Config, LSTMAttConfig, ModelConfig, SkimLSTMAttConfig, SkimLSTMConfig
 from skimrnn.published import published_value
 
 CITED = {"lstm_jump": "LSTM-Jump", "vcrnn": "VCRNN", "sota": "SOTA"}
@@ -20,10 +20,18 @@ def system_titles(config: Config) -> dict[str, str]:
 
 
 def _title(model: ModelConfig) -> str:
-    if not isinstance(model, SkimLSTMConfig):
-        return "Standard"
+    if isinstance(model, LSTMAttConfig | SkimLSTMAttConfig):
+        layers = "" if model.num_layers == 2 else f", {model.num_layers} layer{'s' * (model.num_layers > 1)}"
+        return f"{'Sk-' * isinstance(model, SkimLSTMAttConfig)}LSTM+Att{_sizes(model)}{layers}"
+    return f"Skim{_sizes(model)}" if isinstance(model, SkimLSTMConfig) else "Standard"
+
+
+def _sizes(model: ModelConfig) -> str:
+    """d'/gamma, after a space; nothing for a model that reads every token."""
+    if not isinstance(model, SkimLSTMConfig | SkimLSTMAttConfig):
+        return ""
     gamma = f"{model.gamma:g}"
-    return f"Skim {model.small_size}/{gamma[1:] if gamma.startswith('0.') else gamma}"
+    return f" {model.small_size}/{gamma[1:] if gamma.startswith('0.') else gamma}"
 
 
 def paper_value(dataset: str, model: ModelConfig, metric: str) -> float | None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from skimrnn.config import ModelConfig, SkimLSTMConfig
+from skimrnn.data.registry import get_dataset
+from skimrnn.provenance import Environment
 from skimrnn.published import published_value
 from skimrnn.reporting.records import Measured, Results, Run
 from skimrnn.reporting.systems import CITED, paper_value, system_titles
-from skimrnn.training.record import DataRecord, Record
+from skimrnn.training.record import DataRecord, QuestionDataRecord, Record
 
 NOT_RUN = "not run"
 NOTHING = "-"
@@ -21,7 +24,7 @@ class Column:
     metric: str
     convention: str = ""
     unit: str = ""
-    value: Callable[[Record], float] | None = None
+    value: Callable[[Any], float] | None = None
     way: str = ""
 
     @property
@@ -90,6 +93,39 @@ class Row:
     entries: tuple[Entry, ...]
 
 
+@dataclass(frozen=True)
+class Table:
+    """The table of one dataset."""
+
+    dataset: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Document:
+    """The tables of one task, and what is said about all of them; `name` is that of its files."""
+
+    name: str
+    title: str
+    warning: str | None
+    legend: str
+    tables: list[Table]
+
+
+def classification_document(results: Results[Record]) -> Document:
+    """The classification table of each dataset."""
+    tables = [
+        Table(
+            dataset, get_dataset(dataset).title, table_caption(results, dataset), COLUMNS, table_rows(results, dataset)
+        )
+        for dataset in results.config.datasets
+    ]
+    return Document("classification", scale_title(results), WARNING if results.synthetic else None, LEGEND, tables)
+
+
 def table_rows(results: Results, dataset: str) -> list[Row]:
     """The rows of one dataset: the config's models in their order, then the cited systems."""
     titles = system_titles(results.config)
@@ -124,6 +160,11 @@ def _cited_value(dataset: str, system: str, column: Column) -> float | None:
 
 def table_caption(results: Results, dataset: str) -> str:
     """What the numbers of one dataset come from: data, word vectors, seeds, records, kernel, commits."""
+    return provenance_text(results, dataset, "test")
+
+
+def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
+    """What the numbers of one dataset come from; `scored_split` is the split that they are about."""
     runs = results.of_dataset(dataset)
     if not runs:
         return "No records: not run."
@@ -134,7 +175,7 @@ def table_caption(results: Results, dataset: str) -> str:
     parts = [
         f"Data: {data.source}, {_completeness(data)}",
         f"Word vectors: {vectors.source} ({vectors.dimension} dimensions{settings}), "
-        f"{100 * data.splits['test'].vector_coverage:.1f} % of test tokens covered",
+        f"{100 * data.splits[scored_split].vector_coverage:.1f} % of {scored_split} tokens covered",
         f"Seeds: {', '.join(map(str, sorted({run.record.config.seed for run in runs})))}",
         f"Records: {len(runs)} of {planned}",
         f"Kernel: {', '.join(sorted({run.record.kernel for run in runs}))}",
@@ -143,7 +184,7 @@ def table_caption(results: Results, dataset: str) -> str:
     return ". ".join(parts) + "."
 
 
-def _completeness(data: DataRecord) -> str:
+def _completeness(data: DataRecord | QuestionDataRecord) -> str:
     if data.source == "embedded":
         return f"synthetic, {data.splits['train'].rows:,} training rows"
     if data.complete:
@@ -158,7 +199,7 @@ def _completeness(data: DataRecord) -> str:
 
 def commit_text(run: Run) -> str:
     """The commit that a record was made with, and whether files differed from it."""
-    environment = run.record.training.environment
+    environment: Environment = run.record.training.environment
     if environment.git_commit is None:
         return "unknown"
     return environment.git_commit[:8] + (" with uncommitted changes" if environment.git_dirty else "")

@@ -1,4 +1,4 @@
-"""The classification table as Markdown, LaTeX, tidy CSV, and text for a terminal."""
+"""The tables of one task as Markdown, LaTeX, tidy CSV, and text for a terminal."""
 
 import csv
 import io
@@ -7,20 +7,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from skimrnn.config import SkimLSTMConfig
-from skimrnn.data.registry import get_dataset
+from skimrnn.config import SkimLSTMAttConfig, SkimLSTMConfig
 from skimrnn.files import write_text
+from skimrnn.reporting.reading_table import reading_document
 from skimrnn.reporting.records import Measured, Results
-from skimrnn.reporting.table import (
-    COLUMNS,
-    LEGEND,
-    WARNING,
-    Entry,
-    Row,
-    scale_title,
-    table_caption,
-    table_rows,
-)
+from skimrnn.reporting.table import Document, Entry, Row, Table, classification_document
 
 _TERMINAL_WIDTH = 118
 _CSV_HEADER = [
@@ -39,51 +30,61 @@ _LATEX_SIGNS = str.maketrans({"|": "$|$", "±": r"$\pm$", "γ": r"$\gamma$", "²
 
 
 def write_tables(results: Results, folder: Path) -> None:
-    """Write `classification.md`, `.csv` and `.tex` into `folder`."""
-    write_text(folder / "classification.md", markdown(results))
-    write_text(folder / "classification.csv", tidy_csv(results))
-    write_text(folder / "classification.tex", latex(results))
+    """Write the tables of a task into `folder`, named after it: `.md`, `.csv` and `.tex`."""
+    name = document_of(results).name
+    write_text(folder / f"{name}.md", markdown(results))
+    write_text(folder / f"{name}.csv", tidy_csv(results))
+    write_text(folder / f"{name}.tex", latex(results))
+
+
+def document_of(results: Results) -> Document:
+    """The tables of the task that the results are about."""
+    if results.config.tasks == ["question_answering"]:
+        return reading_document(results)
+    return classification_document(results)
 
 
 def markdown(results: Results) -> str:
     """One table a dataset, each with its caption below."""
-    parts = [f"# {scale_title(results)}", *([f"**{WARNING}**"] if results.synthetic else []), LEGEND]
-    for dataset in results.config.datasets:
+    document = document_of(results)
+    parts = [f"# {document.title}", *([f"**{document.warning}**"] if document.warning else []), document.legend]
+    for table in document.tables:
         # A bar would end the cell, a line break the row.
-        headings, *rows = (
-            [cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in _cells(results, dataset)
-        )
-        table = tabulate(rows, headings, tablefmt="github", disable_numparse=True)
-        parts += [f"## {get_dataset(dataset).title}", table, table_caption(results, dataset)]
+        headings, *rows = ([cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in _cells(table))
+        text = tabulate(rows, headings, tablefmt="github", disable_numparse=True)
+        parts += [f"## {table.title}", text, table.caption]
     return "\n\n".join(parts) + "\n"
 
 
 def terminal(results: Results) -> str:
     """The tables for a terminal of some 120 columns."""
-    parts = [scale_title(results), *([WARNING] if results.synthetic else [])]
-    for dataset in results.config.datasets:
-        headings, *rows = _cells(results, dataset)
-        table = tabulate(rows, headings, tablefmt="simple", disable_numparse=True)
-        parts += [f"{get_dataset(dataset).title}\n{table}", table_caption(results, dataset)]
-    return "\n\n".join(part if "\n" in part else textwrap.fill(part, _TERMINAL_WIDTH) for part in [*parts, LEGEND])
+    document = document_of(results)
+    parts = [document.title, *([document.warning] if document.warning else [])]
+    for table in document.tables:
+        headings, *rows = _cells(table)
+        text = tabulate(rows, headings, tablefmt="simple", disable_numparse=True)
+        parts += [f"{table.title}\n{text}", table.caption]
+    parts.append(document.legend)
+    return "\n\n".join(part if "\n" in part else textwrap.fill(part, _TERMINAL_WIDTH) for part in parts)
 
 
 def latex(results: Results) -> str:
     r"""One `table` environment a dataset, for `\input` in a document that uses booktabs."""
+    document = document_of(results)
     parts = [r"% Needs \usepackage{booktabs} in the preamble."]
-    for dataset in results.config.datasets:
-        headings, *rows = _cells(results, dataset)
-        table = tabulate(rows, headings, tablefmt="latex_booktabs", disable_numparse=True).translate(_LATEX_SIGNS)
+    for table in document.tables:
+        headings, *rows = _cells(table)
+        text = tabulate(rows, headings, tablefmt="latex_booktabs", disable_numparse=True).translate(_LATEX_SIGNS)
         for heading in headings:
             if "\n" in heading:
                 stacked = heading.replace("\n", r" \\ ")
-                table = table.replace(heading, rf"\shortstack[l]{{{stacked}}}")
-        warning = f"{WARNING} " if results.synthetic else ""
-        caption = f"{get_dataset(dataset).title}. {warning}{table_caption(results, dataset)} {LEGEND}"
+                text = text.replace(heading, rf"\shortstack[l]{{{stacked}}}")
+        warning = f"{document.warning} " if document.warning else ""
+        caption = f"{table.title}. {warning}{table.caption} {document.legend}"
         parts.append(
             "\\begin{table}\n"
             "\\centering\\scriptsize\\setlength{\\tabcolsep}{4pt}\n"
-            f"{table}\n"
+            f"{text}\n"
             f"\\caption{{{caption.translate(_LATEX_SPECIAL).translate(_LATEX_SIGNS)}}}\n"
             "\\end{table}"
         )
@@ -91,30 +92,30 @@ def latex(results: Results) -> str:
 
 
 def tidy_csv(results: Results) -> str:
-    """One line a number: percent for accuracy and skim rate, ratios for the rest.
+    """One line a number: percent for accuracy, F1, EM and skim rate, ratios for the rest.
 
     A value that holds by definition (the standard LSTM's ratios) has no n and no seeds.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_CSV_HEADER)
-    for dataset in results.config.datasets:
-        for row in table_rows(results, dataset):
+    for table in document_of(results).tables:
+        for row in table.rows:
             for entry in row.entries:
-                writer.writerow([dataset, row.name, *_settings(row), *_values(entry, row.seeds)])
+                writer.writerow([table.dataset, row.name, *_settings(row), *_values(entry, row.seeds)])
     return file.getvalue()
 
 
-def _cells(results: Results, dataset: str) -> list[list[str]]:
+def _cells(table: Table) -> list[list[str]]:
     """The headings, then the rows, as text."""
-    headings = ["System", *(column.heading for column in COLUMNS)]
-    return [headings, *([row.title, *map(str, row.entries)] for row in table_rows(results, dataset))]
+    headings = ["System", *(column.heading for column in table.columns)]
+    return [headings, *([row.title, *map(str, row.entries)] for row in table.rows)]
 
 
 def _settings(row: Row) -> list[int | float | str]:
     if row.model is None:
         return ["", "", ""]
-    if isinstance(row.model, SkimLSTMConfig):
+    if isinstance(row.model, SkimLSTMConfig | SkimLSTMAttConfig):
         return [row.model.hidden_size, row.model.small_size, row.model.gamma]
     return [row.model.hidden_size, "", ""]
 

@@ -6,15 +6,19 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from skimrnn.config import RunConfig, SkimLSTMConfig
+from skimrnn.config import LSTMAttConfig, LSTMConfig, RunConfig, SkimLSTMAttConfig, SkimLSTMConfig
 from skimrnn.data.prepare import Prepared
+from skimrnn.data.questions import SCORED_SPLIT, read_questions, read_scoring
+from skimrnn.data.registry import Alignment
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_model, read_tensors, write_json
+from skimrnn.files import read_json, read_model, read_tensors, write_json, write_tensors
 from skimrnn.kernels import KERNEL
-from skimrnn.measures.flops import FlopReduction, flop_reduction
+from skimrnn.measures.flops import FlopReduction, Operations, flop_reduction, reader_operations
+from skimrnn.models.reader import Reader
 from skimrnn.provenance import Environment
+from skimrnn.training.classification import build_classifier
 from skimrnn.training.evaluate import Scores, evaluate
-from skimrnn.training.train import build_classifier
+from skimrnn.training.reading import ReadingScores, answer_questions, build_reader
 
 
 class _Closed(BaseModel):
@@ -96,6 +100,67 @@ class Record(_Closed):
     kernel: Literal["cpu", "reference"]
 
 
+class QuestionSplitRecord(_Closed):
+    """One split of questions as it was prepared: how many, the tokens of their contexts, how answers were aligned."""
+
+    rows: int
+    tokens: int
+    mean_length: float
+    alignment: dict[Alignment, int]
+    vector_coverage: float
+    sha256: str
+
+
+class QuestionDataRecord(_Closed):
+    """What a reader was trained and tested on."""
+
+    source: str
+    revision: str | None
+    complete: bool
+    release: dict[str, ReleaseSplit]
+    splits: dict[str, QuestionSplitRecord]
+    vocabulary_size: int
+    alphabet_size: int
+    vectors: VectorsRecord
+    digest: str
+
+
+class ReadingValidation(_Closed):
+    """One validation during the training of a reader."""
+
+    step: int
+    temperature: float
+    training_loss: float
+    validation: ReadingScores
+
+
+class ReadingTrainingRecord(_Closed):
+    """How the training of a reader went, or has gone so far."""
+
+    steps: int
+    best_step: int
+    stopped: Literal["patience", "max_steps", "unfinished"]
+    history: list[ReadingValidation]
+    environment: Environment
+
+
+class ReadingRecord(_Closed):
+    """One run of a reader.
+
+    `test` is about the development set, on which the best weights were chosen, too: SQuAD's test set is not public, and
+    the paper did the same. `flop_reduction` is that of the whole model, beside LSTM+Att of two layers and d = 100.
+    """
+
+    schema_version: Literal[1] = 1
+    config: RunConfig
+    data: QuestionDataRecord
+    training: ReadingTrainingRecord
+    test: ReadingScores
+    operations: Operations
+    flop_reduction: FlopReduction
+    kernel: Literal["cpu", "reference"]
+
+
 class Timing(_Closed):
     """What a run cost, resumed parts included."""
 
@@ -108,6 +173,7 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -
 
     The times of training go to `<seed>.timing.json` beside it.
     """
+    assert isinstance(run.model, LSTMConfig | SkimLSTMConfig)
     classes = prepared.manifest["classes"]
     model = build_classifier(run.model, torch.zeros_like(prepared.vectors()), len(classes))
     weights, _ = read_tensors(folder / "weights.safetensors")
@@ -134,9 +200,75 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -
     write_json(path, record.model_dump(mode="json"))
 
 
+def write_reading_record(
+    run: RunConfig, prepared: Prepared, folder: Path, path: Path, *, unfinished: bool = False
+) -> None:
+    """Answer the development set with the best weights in `folder` and write the record to `path`.
+
+    The answers go to `<seed>.predictions.json` beside it, in the official form (the answer of each question by its
+    id), and the decisions about every token to `decisions.safetensors` in `folder`: `read` (layers times directions,
+    tokens of the questions' contexts end to end) and `lengths` (N). With `unfinished` the weights are the best so far,
+    from the checkpoint.
+    """
+    config = run.model
+    assert isinstance(config, LSTMAttConfig | SkimLSTMAttConfig)
+    training = ReadingTrainingRecord.model_validate(read_json(folder / "training.json"))
+    if unfinished != (training.stopped == "unfinished"):
+        state = "is finished: leave --unfinished out" if unfinished else "is not finished: train on, or --unfinished"
+        raise UserError(f"{folder}: the run {state}")
+    vectors = torch.zeros_like(prepared.vectors())
+    model = build_reader(config, vectors)
+    weights, _ = read_tensors(folder / ("checkpoint.safetensors" if unfinished else "weights.safetensors"))
+    if unfinished:
+        weights = {name.removeprefix("best."): tensor for name, tensor in weights.items() if name.startswith("best.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{folder}: the weights are of another model or vocabulary: train again") from error
+    split = read_questions(prepared, SCORED_SPLIT)
+    answers = answer_questions(model, split, read_scoring(prepared), keep_decisions=True)
+    if answers.read is not None:
+        write_tensors(folder / "decisions.safetensors", {"read": answers.read, "lengths": split.lengths})
+    question_lengths = split.offsets[split.questions + 1] - split.offsets[split.questions]
+
+    def count(reader: Reader, published_convention: bool) -> Operations:
+        return reader_operations(
+            reader,
+            question_lengths,
+            split.lengths,
+            answers.scores.layer_skim_rates,
+            published_convention=published_convention,
+        )
+
+    reference = count(build_reader(LSTMAttConfig(architecture="lstm_att", hidden_size=100), vectors), False).total
+    operations = count(model, False)
+    record = ReadingRecord(
+        config=run,
+        data=QuestionDataRecord.model_validate(
+            {key: prepared.manifest[key] for key in QuestionDataRecord.model_fields}
+        ),
+        training=training,
+        test=answers.scores,
+        operations=operations,
+        flop_reduction=FlopReduction(
+            published_convention=reference / count(model, True).total, exact_count=reference / operations.total
+        ),
+        kernel=KERNEL,
+    )
+    timing = Timing.model_validate(read_json(folder / "timing.json"))
+    write_json(path.with_suffix(".predictions.json"), answers.predictions)
+    write_json(path.with_suffix(".timing.json"), timing.model_dump())
+    write_json(path, record.model_dump(mode="json"))
+
+
 def read_record(path: Path) -> Record:
     """Read and check a record; a malformed one is a `UserError`."""
     return read_model(path, Record)
+
+
+def read_reading_record(path: Path) -> ReadingRecord:
+    """Read and check the record of a reader; a malformed one is a `UserError`."""
+    return read_model(path, ReadingRecord)
 
 
 def read_timing(record_path: Path) -> Timing:

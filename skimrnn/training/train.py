@@ -7,29 +7,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from skimrnn.config import LSTMConfig, RunConfig, SkimLSTMConfig, TrainingConfig
-from skimrnn.data.batches import Batch, collate, training_rows
+from skimrnn.config import RunConfig, TrainingConfig
+from skimrnn.data.batches import training_rows
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
-from skimrnn.files import digest_of, write_json, write_tensors
-from skimrnn.layers import SkimLSTM
-from skimrnn.models import Classifier
+from skimrnn.files import digest_of, read_tensors, sha256_of_file, write_json, write_tensors
+from skimrnn.layers.skimming import SkimmingLayer
 from skimrnn.provenance import TRAINING_CODE, code_digest, environment
 from skimrnn.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from skimrnn.training.evaluate import evaluate
+from skimrnn.training.classification import classification_task
 from skimrnn.training.progress import Reporter
-
-
-def build_classifier(config: LSTMConfig | SkimLSTMConfig, vectors: Tensor, classes: int) -> Classifier:
-    """A classifier as `config` says, on word vectors (V, E); weights come from torch's global random state."""
-    layer: nn.LSTM | SkimLSTM
-    if isinstance(config, SkimLSTMConfig):
-        layer = SkimLSTM(vectors.shape[1], config.hidden_size, config.small_size)
-    else:
-        layer = nn.LSTM(vectors.shape[1], config.hidden_size)
-    return Classifier(vectors, layer, classes)
+from skimrnn.training.reading import reading_task
 
 
 def temperature_at(step: int, config: TrainingConfig) -> float:
@@ -37,52 +26,62 @@ def temperature_at(step: int, config: TrainingConfig) -> float:
     return max(config.temperature_floor, math.exp(-config.temperature_decay * step))
 
 
-def training_loss(model: Classifier, batch: Batch, gamma: float) -> Tensor:
-    """Cross-entropy, plus gamma times the mean -log p(skim) where the model skims (L' of the paper)."""
-    logits, decisions = model(batch.tokens, batch.lengths)
-    loss = functional.cross_entropy(logits, batch.labels)
-    if decisions is not None:
-        loss = loss + gamma * decisions.skim_loss()
-    return loss
-
-
-def train(run: RunConfig, prepared: Prepared, folder: Path, reporter: Reporter) -> None:
+def train(
+    run: RunConfig,
+    prepared: Prepared,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    start: Path | None = None,
+    until: int | None = None,
+) -> None:
     """Train one model and write `weights.safetensors` (the best by validation), `training.json` and `timing.json`.
 
-    The run stops when validation accuracy has not improved for `patience` steps, or at `max_steps`. It saves
+    The run stops when the validation score has not improved for `patience` steps, or at `max_steps`. It saves
     `checkpoint.safetensors` at each validation and goes on from there when it is started again; the result is the
     same as without the interruption. The test split is not read. A loss that is not finite is a `UserError`.
+
+    `start` holds weights of another model, which those of the same name start from. With `until` the run goes no
+    further than that step and writes `step-<until>.safetensors`, its weights there; started again without, it goes on.
     """
     started = time.monotonic()
     config = run.training
-    identity = digest_of([run.model_dump(mode="json"), prepared.manifest["digest"], code_digest(*TRAINING_CODE)])
+    start_digest = [sha256_of_file(start)] if start else []
+    identity = digest_of(
+        [run.model_dump(mode="json"), prepared.manifest["digest"], code_digest(*TRAINING_CODE), *start_digest]
+    )
     checkpoint = folder / "checkpoint.safetensors"
     torch.manual_seed(run.seed)
-    train_split, validation = prepared.split("train"), prepared.split("validation")
-    model = build_classifier(run.model, prepared.vectors(), len(prepared.manifest["classes"]))
+    task = (reading_task if run.model.task == "question_answering" else classification_task)(run, prepared)
+    model = task.model
+    if start:
+        _start_from(model, start)
+    skimming = [module for module in model.modules() if isinstance(module, SkimmingLayer)]
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    gamma = run.model.gamma if isinstance(run.model, SkimLSTMConfig) else 0.0
 
     best: dict[str, Tensor] = {}
     progress = Progress(step=0, best_step=0, history=[], seconds=0.0)
     if restored := load_checkpoint(checkpoint, identity, model, optimizer):
         best, progress = restored
+        if until is not None and progress.step > until:
+            raise UserError(
+                f"{checkpoint}: stands at step {progress.step}, past step {until}: delete it to begin again"
+            )
         reporter.message(f"goes on from step {progress.step}")
     elif checkpoint.exists():
         reporter.message("starts anew: the checkpoint is of another config, data or code")
 
     history, best_step = progress.history, progress.best_step
-    batches_per_epoch = math.ceil(len(train_split) / run.batch_size)
-    epoch_rows = training_rows(train_split, run.batch_size, run.seed, progress.step // batches_per_epoch)
+    batches_per_epoch = math.ceil(len(task.texts) / run.batch_size)
+    epoch_rows = training_rows(task.texts, run.batch_size, run.seed, progress.step // batches_per_epoch)
     loss_sum, step, status = 0.0, progress.step, ""
-    while not _finished(step, best_step, config):
+    while not _finished(step, best_step, config) and step != until:
         if step % batches_per_epoch == 0:
-            epoch_rows = training_rows(train_split, run.batch_size, run.seed, step // batches_per_epoch)
-        batch = collate(train_split, epoch_rows[step % batches_per_epoch])
+            epoch_rows = training_rows(task.texts, run.batch_size, run.seed, step // batches_per_epoch)
         model.train()
-        if isinstance(model.layer, SkimLSTM):
-            model.layer.temperature = temperature_at(step, config)
-        loss = training_loss(model, batch, gamma)
+        for layer in skimming:
+            layer.temperature = temperature_at(step, config)
+        loss = task.loss(epoch_rows[step % batches_per_epoch])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -96,46 +95,52 @@ def train(run: RunConfig, prepared: Prepared, folder: Path, reporter: Reporter) 
         optimizer.step()
         loss_sum += loss.item()
         if step % config.validate_every == 0 or step == config.max_steps:
-            scores = evaluate(model, validation)
+            scores = task.validate().model_dump()
             steps_since = step - (history[-1]["step"] if history else 0)
             history.append(
                 {
                     "step": step,
                     "temperature": temperature_at(step, config),
                     "training_loss": loss_sum / steps_since,
-                    "validation": scores.model_dump(),
+                    "validation": scores,
                 }
             )
             loss_sum = 0.0
-            if not best or scores.accuracy > _entry(history, best_step)["validation"]["accuracy"]:
+            score = scores[task.measure]
+            if not best or score > _entry(history, best_step)["validation"][task.measure]:
                 best_step = step
                 best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             seconds = progress.seconds + time.monotonic() - started
             save_checkpoint(checkpoint, identity, model, optimizer, best, Progress(step, best_step, history, seconds))
-            best_accuracy = _entry(history, best_step)["validation"]["accuracy"]
-            status = f"loss {history[-1]['training_loss']:.3f}  val {scores.accuracy:.1%} (best {best_accuracy:.1%})"
-            if gamma:
-                status += f"  skim {scores.skim_rate:.1%}"
+            _write_course(folder, step, best_step, "unfinished", history, seconds)
+            best_score = _entry(history, best_step)["validation"][task.measure]
+            status = f"loss {history[-1]['training_loss']:.3f}  val {score:.1%} (best {best_score:.1%})"
+            if skimming:
+                status += f"  skim {scores['skim_rate']:.1%}"
         reporter.update(step, min(best_step + config.patience, config.max_steps), status)
 
+    if until is not None:
+        write_tensors(folder / f"step-{until}.safetensors", model.state_dict())
+        return
     write_tensors(folder / "weights.safetensors", best)
-    write_json(
-        folder / "training.json",
-        {
-            "steps": step,
-            "best_step": best_step,
-            "stopped": "max_steps" if step == config.max_steps else "patience",
-            "history": history,
-            "environment": environment().model_dump(),
-        },
-    )
-    write_json(
-        folder / "timing.json",
-        {
-            "wall_seconds": round(progress.seconds + time.monotonic() - started, 1),
-            "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        },
-    )
+    seconds = progress.seconds + time.monotonic() - started
+    _write_course(folder, step, best_step, "max_steps" if step == config.max_steps else "patience", history, seconds)
+
+
+def _write_course(folder: Path, step: int, best_step: int, stopped: str, history: list[dict], seconds: float) -> None:
+    """Write how training went, so far or in the end, and what it cost."""
+    course = {"steps": step, "best_step": best_step, "stopped": stopped, "history": history}
+    write_json(folder / "training.json", {**course, "environment": environment().model_dump()})
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    write_json(folder / "timing.json", {"wall_seconds": round(seconds, 1), "peak_memory_mib": peak})
+
+
+def _start_from(model: nn.Module, path: Path) -> None:
+    """Load the weights of a standard model into one whose layers skim: small cells and decisions keep their own."""
+    weights, _ = read_tensors(path)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or any(not name.startswith(("layer.small_", "layer.decision_")) for name in missing):
+        raise UserError(f"{path}: the weights are not those of this model's standard counterpart: train that again")
 
 
 def _finished(step: int, best_step: int, config: TrainingConfig) -> bool:

@@ -53,7 +53,7 @@ def figures(tmp_path: Path) -> Path:
 def write(config: Config, grid: Path, figures: Path, tmp_path: Path) -> Callable[[], str]:
     def written() -> str:
         path = tmp_path / "index.html"
-        page.write_page(read_results(config, grid), figures, path)
+        page.write_page([read_results(config, grid)], figures, path)
         return path.read_text()
 
     return written
@@ -111,7 +111,7 @@ def test_text_is_escaped(
 
 def test_synthetic_corpora_are_announced(make_config: Callable[..., Config], figures: Path, tmp_path: Path):
     results = read_results(make_config(scale="smoke", data={"source": "embedded"}), tmp_path)
-    page.write_page(results, figures, tmp_path / "index.html")
+    page.write_page([results], figures, tmp_path / "index.html")
     text = Elements((tmp_path / "index.html").read_text()).text
     assert "synthetic stand-ins" in text and "orientation only" in text and "No records." in text
 
@@ -119,7 +119,7 @@ def test_synthetic_corpora_are_announced(make_config: Callable[..., Config], fig
 def test_a_missing_figure_is_a_user_error(config: Config, grid: Path, figures: Path, tmp_path: Path):
     (figures / "training.svg").unlink()
     with pytest.raises(UserError, match=r"training\.svg"):
-        page.write_page(read_results(config, grid), figures, tmp_path / "index.html")
+        page.write_page([read_results(config, grid)], figures, tmp_path / "index.html")
     assert not (tmp_path / "index.html").exists()
 
 

@@ -20,9 +20,10 @@ from skimrnn.data.prepare import Prepared
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_tensors, write_tensors
+from skimrnn.training.classification import build_classifier, training_loss
 from skimrnn.training.evaluate import evaluate
 from skimrnn.training.record import read_record, write_record
-from skimrnn.training.train import build_classifier, temperature_at, train, training_loss
+from skimrnn.training.train import temperature_at, train
 from tests.conftest import Silent, small_config
 
 

@@ -36,18 +36,17 @@ wildcard_constraints:
     dataset="|".join(DATASETS),
     model="[^/]+",
     seed=r"\d+",
+    step=r"\d+",
 
 
-SKIMMING_MODELS = [
-    name for name, model in CONFIG.models.items() if model.architecture == "skim_lstm"
-]
 SPEEDS = [
     f"results/{SCALE}/{dataset}/speed.json"
-    for dataset in (CONFIG.datasets if SKIMMING_MODELS else [])
+    for dataset in CONFIG.datasets
+    if CONFIG.timed_models(dataset)
 ]
 RECORDS = [
     f"results/{SCALE}/{dataset}/{model}/{seed}.json"
     for dataset in CONFIG.datasets
-    for model in CONFIG.models
+    for model in CONFIG.models_of(dataset)
     for seed in CONFIG.seeds_of(dataset)
 ]

@@ -12,7 +12,9 @@ rule fetch_dataset:
         downloads=1,
     params:
         folder=subpath(output.manifest, parent=True),
-        code=code_digest("data/registry.py", "data/sources.py", "data/embedded.py"),
+        code=code_digest(
+            "data/registry.py", "data/sources.py", "data/squad.py", "data/embedded.py"
+        ),
     shell:
         "python -m skimrnn fetch --dataset {wildcards.dataset} --output {params.folder} 2> {log}"
 
@@ -31,7 +33,9 @@ rule tokenise_dataset:
         raw=subpath(input.raw, parent=True),
         folder=subpath(output.manifest, parent=True),
         seed=CONFIG.data.seed,
-        code=code_digest("data/registry.py", "data/tokens.py"),
+        code=code_digest(
+            "data/registry.py", "data/tokens.py", "data/offsets.py", "data/squad.py"
+        ),
     shell:
         "python -m skimrnn tokenise --dataset {wildcards.dataset} --raw {params.raw} --output {params.folder}"
         " --processes {threads} 2> {log}"
@@ -81,7 +85,7 @@ rule prepare_dataset:
     params:
         tokens=subpath(input.tokens, parent=True),
         folder=subpath(output.manifest, parent=True),
-        code=code_digest("data/prepare.py"),
+        code=code_digest("data/prepare.py", "data/questions.py"),
     shell:
         "python -m skimrnn prepare --dataset {wildcards.dataset} --tokens {params.tokens} --vectors {input.vectors}"
         " --output {params.folder} 2> {log}"

@@ -8,20 +8,28 @@ REPORTING_CODE = code_digest(
     "measures/speedup.py",
 )
 
+FIGURES = {
+    "classification": ["accuracy_flops", "skim_rate", "training"],
+    "question_answering": ["reading_training"],
+}
+
 
 rule tabulate_results:
     input:
         records=RECORDS,
         speeds=SPEEDS,
     output:
-        markdown=f"reports/{SCALE}/classification.md",
-        csv=f"reports/{SCALE}/classification.csv",
-        latex=f"reports/{SCALE}/classification.tex",
+        expand(
+            "reports/{scale}/{task}.{extension}",
+            scale=SCALE,
+            task=CONFIG.tasks,
+            extension=["md", "csv", "tex"],
+        ),
     log:
         f"logs/tabulate_results/{SCALE}.log",
     params:
         results=lambda wildcards, input: Path(input.records[0]).parents[3],
-        folder=subpath(output.markdown, parent=True),
+        folder=subpath(output[0], parent=True),
         code=REPORTING_CODE,
     shell:
         "python -m skimrnn table --results {params.results} --output {params.folder} > /dev/null 2> {log}"
@@ -34,7 +42,7 @@ rule draw_figures:
         expand(
             "reports/{scale}/figures/{figure}.{extension}",
             scale=SCALE,
-            figure=["accuracy_flops", "skim_rate", "training"],
+            figure=[figure for task in CONFIG.tasks for figure in FIGURES[task]],
             extension=["svg", "png"],
         ),
     log:

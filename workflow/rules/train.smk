@@ -1,9 +1,50 @@
-# One job a run: dataset x model x seed.
+# One job a run: dataset x model x seed; and one for the first steps that several runs share.
+
+
+def first_steps(wildcards):
+    """The weights that must be there before a run: the first steps of its own, or of the model it starts from."""
+    first = CONFIG.first_steps(wildcards.dataset, wildcards.model)
+    return (
+        f"runs/{SCALE}/{wildcards.dataset}/{first.model}/{wildcards.seed}/step-{first.step}.safetensors"
+        if first
+        else []
+    )
+
+
+def start_option(wildcards, input):
+    """A run that goes on with its own steps finds them in its checkpoint."""
+    first = CONFIG.first_steps(wildcards.dataset, wildcards.model)
+    return f"--start {input.first}" if first and first.model != wildcards.model else ""
+
+
+rule train_first_steps:
+    input:
+        prepared=rules.prepare_dataset.output.manifest,
+    output:
+        weights=f"runs/{SCALE}/{{dataset}}/{{model}}/{{seed}}/step-{{step}}.safetensors",
+    log:
+        f"logs/train_first_steps/{SCALE}/{{dataset}}/{{model}}/{{seed}}-{{step}}.log",
+    benchmark:
+        f"benchmarks/train_first_steps/{SCALE}/{{dataset}}/{{model}}/{{seed}}-{{step}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        prepared=subpath(input.prepared, parent=True),
+        folder=subpath(output.weights, parent=True),
+        run=lambda wildcards: CONFIG.run(
+            wildcards.dataset, wildcards.model, int(wildcards.seed)
+        ).model_dump_json(),
+        code=code_digest(*TRAINING_CODE),
+    shell:
+        "python -m skimrnn train --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
+        " --prepared {params.prepared} --output {params.folder} --threads {threads} --until {wildcards.step} 2> {log}"
 
 
 rule train_model:
     input:
         prepared=rules.prepare_dataset.output.manifest,
+        first=first_steps,
     output:
         weights=f"runs/{SCALE}/{{dataset}}/{{model}}/{{seed}}/weights.safetensors",
         training=f"runs/{SCALE}/{{dataset}}/{{model}}/{{seed}}/training.json",
@@ -21,7 +62,8 @@ rule train_model:
         run=lambda wildcards: CONFIG.run(
             wildcards.dataset, wildcards.model, int(wildcards.seed)
         ).model_dump_json(),
+        start=start_option,
         code=code_digest(*TRAINING_CODE),
     shell:
         "python -m skimrnn train --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
-        " --prepared {params.prepared} --output {params.folder} --threads {threads} 2> {log}"
+        " --prepared {params.prepared} --output {params.folder} --threads {threads} {params.start} 2> {log}"

@@ -1,0 +1,256 @@
+"""Prepared questions: what training a reader needs, as safetensors and JSON, and batches of it.
+
+`<split>.safetensors` holds the texts end to end: `tokens` (word numbers, int32), `spellings` (row of the table of
+characters, int32), `starts` and `stops` (characters of each token in its text, int32) and `offsets` (texts + 1, int64);
+and for each question `contexts` and `questions` (rows of the texts), `first` and `last` (tokens of the answer, -1 where
+it is unusable), int64. `<split>.json` holds ids, texts and answers of the questions that are scored.
+`vectors.safetensors` holds `vectors` (V, E) and `characters` (spellings, 16): the first 16 characters of each token as
+it stands in the text. Word and character 0 are padding, 1 stands for every unknown one.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skimrnn.config import VectorsConfig
+from skimrnn.data.prepare import PADDING, UNKNOWN, Prepared
+from skimrnn.data.registry import Dataset
+from skimrnn.files import digest_of, read_json, read_tensors, sha256_of_file, write_json, write_tensors
+
+SCORED_SPLIT = "validation"
+_WORD_LENGTH = 16
+_RARE_CHARACTER = 50  # Characters of train that occur less often are unknown.
+_EVALUATION_TOKENS = 16_000  # Of the contexts of one batch, padding included: bounds the memory.
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of one split in memory, with the texts that they refer to."""
+
+    tokens: Tensor  # (total tokens,), int32
+    spellings: Tensor  # (total tokens,), int32
+    offsets: Tensor  # (texts + 1,), int64
+    contexts: Tensor  # (N,), int64: row of the texts
+    questions: Tensor  # (N,), int64: row of the texts
+    first: Tensor  # (N,), int64: token of the context
+    last: Tensor  # (N,), int64
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each question's context (N)."""
+        return self.offsets[self.contexts + 1] - self.offsets[self.contexts]
+
+    def usable(self, context_limit: int | None) -> "Questions":
+        """The questions that can be trained on: the answer is aligned, the context has at most so many tokens."""
+        keep = self.first >= 0
+        if context_limit is not None:
+            keep &= self.lengths <= context_limit
+        return Questions(
+            self.tokens,
+            self.spellings,
+            self.offsets,
+            *(values[keep] for values in (self.contexts, self.questions, self.first, self.last)),
+        )
+
+
+class Padded(NamedTuple):
+    """Texts padded to the longest of them."""
+
+    tokens: Tensor  # (B, T), int64
+    spellings: Tensor  # (B, T), int64
+    lengths: Tensor  # (B), int64
+
+
+class QuestionBatch(NamedTuple):
+    """Questions with their contexts, and the first and last token of each answer (B, each)."""
+
+    questions: Padded
+    contexts: Padded
+    first: Tensor
+    last: Tensor
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What turns token spans of the scored split into answers: the texts and the places of their tokens."""
+
+    ids: list[str]
+    answers: list[list[str]]
+    texts: list[str]
+    starts: Tensor  # (total tokens,), int32
+    stops: Tensor  # (total tokens,), int32
+
+    def cut(self, split: Questions, row: int, first: int, last: int) -> str:
+        """The characters of a context from its token `first` to its token `last`; nothing where these are crossed."""
+        text = int(split.contexts[row])
+        offset = int(split.offsets[text])
+        return self.texts[text][int(self.starts[offset + first]) : int(self.stops[offset + last])]
+
+
+def read_questions(prepared: Prepared, split: str) -> Questions:
+    """Read one split."""
+    tensors, _ = read_tensors(prepared.folder / f"{split}.safetensors")
+    return Questions(**{name: tensors[name] for name in Questions.__dataclass_fields__})
+
+
+def read_scoring(prepared: Prepared) -> Scoring:
+    """Read what scoring needs besides the questions of `SCORED_SPLIT`."""
+    tensors, _ = read_tensors(prepared.folder / f"{SCORED_SPLIT}.safetensors")
+    return Scoring(
+        **read_json(prepared.folder / f"{SCORED_SPLIT}.json"), starts=tensors["starts"], stops=tensors["stops"]
+    )
+
+
+def collate_questions(split: Questions, rows: np.ndarray) -> QuestionBatch:
+    """Pad the questions of `rows` (B) and their contexts to one batch."""
+    return QuestionBatch(
+        _padded(split, split.questions[rows]), _padded(split, split.contexts[rows]), split.first[rows], split.last[rows]
+    )
+
+
+def _padded(split: Questions, texts: Tensor) -> Padded:
+    lengths = split.offsets[texts + 1] - split.offsets[texts]
+    tokens = torch.full((len(texts), int(lengths.max())), PADDING)
+    spellings = torch.full_like(tokens, PADDING)
+    for place, text in enumerate(texts.tolist()):
+        span = slice(split.offsets[text], split.offsets[text + 1])
+        length = lengths[place]
+        tokens[place, :length] = split.tokens[span]
+        spellings[place, :length] = split.spellings[span]
+    return Padded(tokens, spellings, lengths)
+
+
+def evaluation_questions(split: Questions) -> Iterator[tuple[np.ndarray, QuestionBatch]]:
+    """Every question once, with its row, in batches of contexts of similar length."""
+    lengths = split.lengths.numpy()
+    order = np.argsort(lengths, kind="stable")[::-1]  # The longest first: a batch is as long as its first context.
+    start = 0
+    while start < len(order):
+        size = max(1, _EVALUATION_TOKENS // int(lengths[order[start]]))
+        rows = order[start : start + size].copy()
+        yield rows, collate_questions(split, rows)
+        start += size
+
+
+def prepare_questions(
+    dataset: Dataset, tokens_folder: Path, vectors_file: Path, settings: VectorsConfig, folder: Path
+) -> None:
+    """Write the prepared folder from tokenised questions and word vectors.
+
+    The vocabulary is every word of the texts of train, most frequent first. The manifest keeps the number of questions
+    and of the tokens in their contexts, how the answers could be aligned, the share of running tokens that have a word
+    vector, and one digest of all that training reads.
+    """
+    # Imported here, so that training needs none of what reading vectors needs.
+    from skimrnn.data.vectors import read_vectors, vectors_for
+    from skimrnn.files import read_parquet
+
+    source = read_json(tokens_folder / "manifest.json")
+    texts = {split: read_parquet(tokens_folder / f"{split}.parquet").to_pydict() for split in dataset.rows}
+    words = {split: [tokens.split(" ") for tokens in columns["tokens"]] for split, columns in texts.items()}
+    counts = Counter(word for tokens in words["train"] for word in tokens)
+    vocabulary = ["<pad>", "<unk>", *sorted(counts, key=lambda word: (-counts[word], word))]
+    index = {word: number for number, word in enumerate(vocabulary)}
+    table, known = vectors_for(vocabulary, *read_vectors(vectors_file), settings.seed)
+    table[[PADDING, UNKNOWN]] = 0
+    known[[PADDING, UNKNOWN]] = False
+
+    spelling: dict[str, int] = {"": PADDING}
+    spellings = {
+        split: np.array(
+            [
+                spelling.setdefault(text[start:stop], len(spelling))
+                for text, starts, stops in zip(columns["text"], columns["starts"], columns["stops"], strict=True)
+                for start, stop in zip(starts, stops, strict=True)
+            ],
+            np.int32,
+        )
+        for split, columns in texts.items()
+    }
+    characters, alphabet = _character_table(spelling, spellings["train"])
+    write_tensors(
+        folder / "vectors.safetensors",
+        {"vectors": torch.from_numpy(table), "characters": torch.from_numpy(characters)},
+    )
+    write_json(folder / "vocabulary.json", vocabulary)
+
+    splits = {}
+    for split, columns in texts.items():
+        questions = read_parquet(tokens_folder / f"{split}.questions.parquet").to_pydict()
+        ids = np.fromiter((index.get(word, UNKNOWN) for tokens in words[split] for word in tokens), np.int32)
+        offsets = np.cumsum([0, *map(len, words[split])], dtype=np.int64)
+        lengths = np.diff(offsets)[questions["context"]]
+        path = folder / f"{split}.safetensors"
+        write_tensors(
+            path,
+            {
+                "tokens": torch.from_numpy(ids),
+                "spellings": torch.from_numpy(spellings[split]),
+                "starts": torch.tensor([start for starts in columns["starts"] for start in starts], dtype=torch.int32),
+                "stops": torch.tensor([stop for stops in columns["stops"] for stop in stops], dtype=torch.int32),
+                "offsets": torch.from_numpy(offsets),
+                "contexts": torch.tensor(questions["context"]),
+                "questions": torch.tensor(questions["question"]),
+                "first": torch.tensor(questions["first"]),
+                "last": torch.tensor(questions["last"]),
+            },
+        )
+        splits[split] = {
+            "rows": len(lengths),
+            "tokens": int(lengths.sum()),
+            "mean_length": float(lengths.mean()),
+            "alignment": source["alignment"][split],
+            "vector_coverage": float(known[ids].mean()),
+            "sha256": sha256_of_file(path),
+        }
+        if split == SCORED_SPLIT:
+            scoring = {"ids": questions["id"], "answers": questions["answers"], "texts": columns["text"]}
+            write_json(folder / f"{split}.json", scoring)
+    vectors_digest = sha256_of_file(folder / "vectors.safetensors")
+    scored_digest = sha256_of_file(folder / f"{SCORED_SPLIT}.json")
+    write_json(
+        folder / "manifest.json",
+        {
+            "dataset": dataset.name,
+            "source": source["source"],
+            "revision": source["revision"],
+            "complete": source["complete"],
+            "release": source["splits"],
+            "splits": splits,
+            "vocabulary_size": len(vocabulary) - 2,
+            "alphabet_size": alphabet,
+            "vectors": {
+                "source": settings.source,
+                "settings": settings.settings(),
+                "dimension": int(table.shape[1]),
+                "words": int(known.sum()),
+                "sha256": vectors_digest,
+            },
+            "digest": digest_of([split["sha256"] for split in splits.values()] + [vectors_digest, scored_digest]),
+        },
+    )
+
+
+def _character_table(spelling: dict[str, int], train: np.ndarray) -> tuple[np.ndarray, int]:
+    """Character numbers (spellings, 16) of each spelling, and how many characters are known."""
+    occurrences = np.bincount(train, minlength=len(spelling))
+    counts: Counter[str] = Counter()
+    for text, row in spelling.items():
+        for character in text:
+            counts[character] += int(occurrences[row])
+    common = sorted((c for c, n in counts.items() if n >= _RARE_CHARACTER), key=lambda c: (-counts[c], c))
+    index = {character: number for number, character in enumerate(common, 2)}
+    table = np.full((len(spelling), _WORD_LENGTH), PADDING, np.int16)
+    for text, row in spelling.items():
+        numbers = [index.get(character, UNKNOWN) for character in text[:_WORD_LENGTH]]
+        table[row, : len(numbers)] = numbers
+    return table, len(common)

@@ -1,0 +1,107 @@
+"""The content of the question answering table: the paper's rows in their order, each beside ours."""
+
+from skimrnn.config import LSTMAttConfig, ModelConfig, SkimLSTMAttConfig
+from skimrnn.data.questions import SCORED_SPLIT
+from skimrnn.data.registry import get_dataset
+from skimrnn.published import PublishedValue, published_value, published_values
+from skimrnn.reporting.records import Results
+from skimrnn.reporting.table import NOTHING, WARNING, Column, Document, Entry, Row, Table, provenance_text
+from skimrnn.training.record import ReadingRecord
+
+READING_COLUMNS = (
+    Column("F1 (%)", "f1", value=lambda record: 100 * record.test.f1),
+    Column("EM (%)", "em", value=lambda record: 100 * record.test.em),
+    Column("Sk (%)", "skim_rate", value=lambda record: 100 * record.test.skim_rate),
+    Column("Flop-r", "flop_r", "published convention", "x", lambda record: record.flop_reduction.published_convention),
+    Column("Flop-r", "flop_r", "exact count", "x", lambda record: record.flop_reduction.exact_count),
+)
+
+_TITLES = {
+    "lstm_att_1layer": "LSTM+Att, 1 layer",
+    "lstm_att": "LSTM+Att",
+    "sk_lstm_att": "Sk-LSTM+Att",
+    "vcrnn": "VCRNN",
+    "bidaf": "BiDAF",
+    "sk_bidaf": "Sk-BiDAF",
+    "sota": "SOTA",
+}
+_CITED = ("vcrnn", "sota")
+
+_Settings = tuple[str, int | None, int | None, float | None]
+"""System, d, d' and gamma: what tells the rows apart."""
+
+
+def reading_document(results: Results[ReadingRecord]) -> Document:
+    """The question answering table of each dataset."""
+    kind = "synthetic stand-in corpora" if results.synthetic else "paper and ours"
+    tables = [
+        Table(
+            dataset,
+            get_dataset(dataset).title,
+            provenance_text(results, dataset, SCORED_SPLIT),
+            READING_COLUMNS,
+            reading_rows(results, dataset),
+        )
+        for dataset in results.config.datasets
+    ]
+    return Document(
+        "question_answering",
+        f"Question answering, {results.config.scale} scale: {kind}",
+        WARNING if results.synthetic else None,
+        LEGEND,
+        tables,
+    )
+
+
+def reading_rows(results: Results[ReadingRecord], dataset: str) -> list[Row]:
+    """The paper's rows in their order, then the config's models that the paper has no row for."""
+    models = {_settings_of(model): name for name, model in results.config.models.items()}
+    printed = dict.fromkeys(_settings_of(value) for value in published_values() if value.table == dataset)
+    return [_row(results, dataset, settings, models.get(settings)) for settings in printed | dict.fromkeys(models)]
+
+
+def _settings_of(row: ModelConfig | PublishedValue) -> _Settings:
+    if isinstance(row, PublishedValue):
+        return row.system, row.hidden_size, row.small_size, row.gamma
+    assert isinstance(row, LSTMAttConfig | SkimLSTMAttConfig)
+    layers = "" if row.num_layers == 2 else f"_{row.num_layers}layer"
+    if isinstance(row, SkimLSTMAttConfig):
+        return f"sk_lstm_att{layers}", row.hidden_size, row.small_size, row.gamma
+    return f"lstm_att{layers}", row.hidden_size, None, None
+
+
+def _row(results: Results[ReadingRecord], dataset: str, settings: _Settings, name: str | None) -> Row:
+    system, hidden_size, small_size, gamma = settings
+    title = _TITLES.get(system, system)
+    if gamma is not None:
+        title += f" {small_size}/{gamma:g}".replace("/0.", "/.")
+    if hidden_size is not None:
+        title += f", d = {hidden_size}"
+    entries = []
+    for column in READING_COLUMNS:
+        printed = published_value(dataset, system, column.metric, hidden_size, small_size, gamma)
+        # The paper prints one Flop-r a system: it stands in the column of the published convention.
+        published = None if column.convention == "exact count" else printed
+        nothing = system in _CITED or (column.metric == "skim_rate" and gamma is None)
+        if nothing or name is None or column.value is None:
+            entries.append(Entry(column, published, None, *([NOTHING] if nothing else [])))
+        else:
+            entries.append(Entry(column, published, results.measured(dataset, name, column.value)))
+    runs = results.of_model(dataset, name) if name else ()
+    for run in runs:
+        training = run.record.training
+        if training.stopped == "unfinished":
+            title += f" (stands at step {training.steps:,} of {run.record.config.training.max_steps:,})"
+    seeds = tuple(run.record.config.seed for run in runs)
+    return Row(title, name or system, results.config.models[name] if name else None, seeds, tuple(entries))
+
+
+LEGEND = (
+    "Each cell is paper | ours; ours is the mean ± sample standard deviation over n seeds, as mean ± sd (n), on the "
+    "development set, by which the best weights were chosen, too, as in the paper: the test set is not public. F1 and "
+    "EM are those of the likeliest span of at most 15 tokens. Sk is the share of the contexts' tokens skimmed, over "
+    "all layers and directions. Flop-r compares the float operations of whole models with those of LSTM+Att, d = 100: "
+    "a skimmed token counts as (d'/d)² of a read one in the published convention, as what the small cell costs in the "
+    "exact count; it is no speed-up. Rows: Sk-LSTM+Att d'/γ. 'not run': no record; '-': nothing printed in the paper, "
+    "or nothing to measure here."
+)

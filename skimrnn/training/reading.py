@@ -1,0 +1,131 @@
+"""Question answering as a task: the reader that a config names, its loss, and what it scores."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from torch.nn import functional
+
+from skimrnn.config import LSTMAttConfig, RunConfig, SkimLSTMAttConfig
+from skimrnn.data.prepare import Prepared
+from skimrnn.data.questions import (
+    SCORED_SPLIT,
+    QuestionBatch,
+    Questions,
+    Scoring,
+    collate_questions,
+    evaluation_questions,
+    read_questions,
+    read_scoring,
+)
+from skimrnn.layers import SkimLSTM
+from skimrnn.measures.squad import score_answers
+from skimrnn.models.reader import Reader, decode_independently, decode_jointly
+from skimrnn.training.task import Task
+
+ReaderConfig = LSTMAttConfig | SkimLSTMAttConfig
+
+
+class ReadingScores(BaseModel):
+    """Scores on the questions of one split. Rates are shares (0 to 1), skim rates over the real tokens of contexts.
+
+    `f1` and `em` are those of the likeliest span of limited length, the `independent` ones those of the likeliest start
+    and the likeliest end. `layer_skim_rates` holds one rate for each layer and direction, in the order of h_n.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    examples: int
+    tokens: int
+    f1: float
+    em: float
+    independent_f1: float
+    independent_em: float
+    skim_rate: float
+    layer_skim_rates: list[float]
+
+
+class Answers(NamedTuple):
+    """What a reader says of a whole split."""
+
+    scores: ReadingScores
+    predictions: dict[str, str]  # by the id of the question, joint decoding
+    read: Tensor | None  # (layers times directions, total tokens of the questions' contexts), bool
+
+
+def reading_task(run: RunConfig, prepared: Prepared) -> Task:
+    """The task of a run."""
+    config = run.model
+    assert isinstance(config, ReaderConfig)
+    gamma = config.gamma if isinstance(config, SkimLSTMAttConfig) else 0.0
+    train = read_questions(prepared, "train").usable(run.context_limit)
+    validation, scoring = read_questions(prepared, SCORED_SPLIT), read_scoring(prepared)
+    model = build_reader(config, prepared.vectors())
+
+    def loss(rows: np.ndarray) -> Tensor:
+        return reading_loss(model, collate_questions(train, rows), gamma)
+
+    return Task(model, train, loss, lambda: answer_questions(model, validation, scoring).scores, "f1")
+
+
+def build_reader(config: ReaderConfig, vectors: Tensor) -> Reader:
+    """A reader as `config` says, on word vectors (V, E); weights come from torch's global random state."""
+    width, dropout = 3 * vectors.shape[1], config.dropout if config.num_layers > 1 else 0.0
+    layer: nn.LSTM | SkimLSTM
+    if isinstance(config, SkimLSTMAttConfig):
+        layer = SkimLSTM(
+            width, config.hidden_size, config.small_size, config.num_layers, dropout=dropout, bidirectional=True
+        )
+    else:
+        layer = nn.LSTM(width, config.hidden_size, config.num_layers, dropout=dropout, bidirectional=True)
+    return Reader(vectors, layer, config.dropout)
+
+
+def reading_loss(model: Reader, batch: QuestionBatch, gamma: float) -> Tensor:
+    """Cross-entropies of start and end, plus gamma times the mean -log p(skim) where the model skims."""
+    start, end, decisions = model(batch.questions, batch.contexts)
+    loss = functional.cross_entropy(start, batch.first) + functional.cross_entropy(end, batch.last)
+    if decisions is not None:
+        loss = loss + gamma * decisions.skim_loss()
+    return loss
+
+
+@torch.no_grad()
+def answer_questions(model: Reader, split: Questions, scoring: Scoring, keep_decisions: bool = False) -> Answers:
+    """Answer every question of the scored split, with hard decisions, contexts of any length, and score the answers."""
+    model.eval()
+    joint, independent = [""] * len(split), [""] * len(split)
+    read_tokens: Tensor | int = 0
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), split.lengths.cumsum(0)])
+    kept: Tensor | None = None
+    for rows, batch in evaluation_questions(split):
+        start, end, decisions = model(batch.questions, batch.contexts)
+        for answers, decode in ((joint, decode_jointly), (independent, decode_independently)):
+            first, last = decode(start, end)
+            for row, a, b in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True):
+                answers[row] = scoring.cut(split, row, a, b)
+        if decisions is None:
+            continue
+        read_tokens = read_tokens + decisions.read.sum(dim=(1, 2))  # (L)
+        if keep_decisions:
+            if kept is None:
+                kept = torch.zeros(len(decisions.read), int(offsets[-1]), dtype=torch.bool)
+            for place, row in enumerate(rows.tolist()):
+                kept[:, offsets[row] : offsets[row + 1]] = decisions.read[:, : batch.contexts.lengths[place], place]
+    tokens = int(offsets[-1])
+    skim_rates = [] if isinstance(read_tokens, int) else [1 - count / tokens for count in read_tokens.tolist()]
+    f1, em = score_answers(joint, scoring.answers)
+    independent_f1, independent_em = score_answers(independent, scoring.answers)
+    scores = ReadingScores(
+        examples=len(split),
+        tokens=tokens,
+        f1=f1,
+        em=em,
+        independent_f1=independent_f1,
+        independent_em=independent_em,
+        skim_rate=sum(skim_rates) / len(skim_rates) if skim_rates else 0.0,
+        layer_skim_rates=skim_rates,
+    )
+    return Answers(scores, dict(zip(scoring.ids, joint, strict=True)), kept)

@@ -1,0 +1,24 @@
+"""What the training loop needs to know of a task: everything else about it is the task's own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from skimrnn.data.batches import Lengths
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, the texts that it is trained on, its loss, and what it is judged by."""
+
+    model: nn.Module
+    texts: Lengths
+    loss: Callable[[np.ndarray], Tensor]
+    """The loss on some rows of the texts."""
+    validate: Callable[[], BaseModel]
+    """Scores on the validation split, with the field `skim_rate`."""
+    measure: str
+    """The field of the scores by which the best weights are chosen; a larger value is better."""

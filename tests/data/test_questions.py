@@ -1,0 +1,201 @@
+"""SQuAD: tokens know their places, answers become spans, and nothing that is wrong passes unseen."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from skimrnn.config import VectorsConfig
+from skimrnn.data.offsets import Token, tokenise_with_offsets
+from skimrnn.data.prepare import Prepared, open_prepared
+from skimrnn.data.questions import (
+    SCORED_SPLIT,
+    evaluation_questions,
+    prepare_questions,
+    read_questions,
+    read_scoring,
+)
+from skimrnn.data.registry import DATASETS
+from skimrnn.data.sources import fetch_dataset
+from skimrnn.data.squad import align, tokenise_questions
+from skimrnn.data.vectors import write_vectors
+from skimrnn.errors import UserError
+from skimrnn.files import read_json, write_parquet
+
+SQUAD = DATASETS["squad"]
+PIECES = [
+    *"ab cd.\"\"''``-–/,;:?!()[]$%&*…‘’“”\n\t\u00a0\u200b\u2028\x85İß😀שם",
+    "cannot",
+    "n't",
+    "...",
+    "''",
+    ". ",
+    "A. ",
+]
+
+
+def question(number: object, context: str, answers: list[tuple[str, int]], text: str = "Who is it?") -> dict:
+    both = {"text": [answer for answer, _ in answers], "answer_start": [start for _, start in answers]}
+    return {"id": f"q{number}", "title": "t", "context": context, "question": text, "answers": both}
+
+
+def mirror_of(folder: Path, train: list[dict], validation: list[dict] | None = None) -> Path:
+    for split, rows in (("train", train), ("validation", validation or train)):
+        write_parquet(folder / "rajpurkar" / "squad" / f"{split}.parquet", pa.Table.from_pylist(rows))
+    return folder
+
+
+def prepare(folder: Path, train: list[dict], validation: list[dict] | None = None) -> Prepared:
+    fetch_dataset(SQUAD, "mirror", mirror_of(folder / "hub", train, validation), folder / "raw")
+    tokenise_questions(SQUAD, folder / "raw", folder / "tokens")
+    write_vectors(folder / "vectors.safetensors", ["is", "who"], np.ones((2, 3), np.float32))
+    settings = VectorsConfig(source="corpus", dimension=3)
+    prepare_questions(SQUAD, folder / "tokens", folder / "vectors.safetensors", settings, folder / "prepared")
+    return open_prepared(folder / "prepared", "squad")
+
+
+def test_tokens_stand_in_the_text_in_order_and_leave_out_space_alone(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for _ in range(2000):
+        text = "".join(random.choice(PIECES, random.integers(1, 20)))
+        place = 0
+        for word, start, stop in tokenise_with_offsets(text):
+            if word == "<empty>":
+                assert not text.strip()
+                continue
+            assert not text[place:start].strip() and start < stop
+            assert text[start:stop].lower() == word or (word in ("``", "''") and text[start:stop] in ('"', "``", "''"))
+            place = stop
+        assert not text[place:].strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('She said "no" twice.', ["she", "said", "``", "no", "''", "twice", "."]),
+        ("Of ''Nigeria'' can't", ["of", "``", "nigeria", "''", "ca", "n't"]),
+        ("It fell. In 1990-1991 km/h.", ["it", "fell", ".", "in", "1990", "-", "1991", "km", "/", "h", "."]),
+        ("\u201cIt\u201d", ["\u201c", "it", "\u201d"]),
+        (" \n", ["<empty>"]),
+    ],
+)
+def test_words(text: str, words: list[str]) -> None:
+    assert [token.word for token in tokenise_with_offsets(text)] == words
+
+
+def test_an_answer_becomes_the_tokens_that_it_begins_and_ends_in() -> None:
+    context = 'Born in 1990-1991, "Ann" 😀 שלום lived.'
+    tokens = tokenise_with_offsets(context)
+
+    def aligned(answer: str, start: int | None = None) -> tuple[str, str]:
+        first, last, kind = align(context, tokens, answer, context.index(answer) if start is None else start)
+        return (context[tokens[first].start : tokens[last].stop] if kind != "unusable" else "", kind)
+
+    for answer in ("1990", "1990-1991", "Ann", '"Ann"', "😀 שלום", "שלום", context):
+        assert aligned(answer) == (answer, "exact")
+    assert aligned("nn") == ("Ann", "widened")
+    assert aligned(" in 19") == ("in 1990", "widened")
+    for answer, start in (("1990", 7), ("1990", -1), ("Bob", 0), ("", 3), (" ", 4), ("lived.", 500)):
+        assert aligned(answer, start) == ("", "unusable")
+    assert align("", [Token("<empty>", 0, 0)], "x", 0) == (-1, -1, "unusable")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([question(1, "Ann", [("Ann", 0)])] * 2, "two questions have the id 'q1'"),
+        ([question(1, "Ann", [])], "question 'q1' has 0 answers and 0 starts"),
+        (
+            [question(1, "Ann", [("Ann", 0)]) | {"answers": {"text": ["Ann"], "answer_start": [0, 1]}}],
+            "1 answers and 2",
+        ),
+        ([{"id": "1", "context": "x", "question": "y"}], "no column 'answers'"),
+        ([question(1, "Ann", [("Ann", 0)]) | {"answers": "Ann"}], "answers must hold text and answer_start"),
+        (
+            [question(1, "Ann", [("Ann", 0)]), question(2, "Ann", [("Ann", 0)]) | {"context": None}],
+            "a context, .* missing",
+        ),
+    ],
+)
+def test_malformed_questions_are_one_line(rows: list[dict], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"rajpurkar/squad \(train, from the mirror\): .*{message}"):
+        fetch_dataset(SQUAD, "mirror", mirror_of(tmp_path / "hub", rows), tmp_path / "raw")
+
+
+def test_unusable_answers_and_long_contexts_leave_training_and_are_counted(tmp_path: Path) -> None:
+    long = "Ann " * 5000
+    rows = [
+        question(1, "It is Ann here.", [("Ann", 6)]),
+        question(2, "It is Ann here.", [("Ann", 5)]),  # A wrong offset is no reason to look elsewhere.
+        question(3, " ", [("Ann", 0)]),
+        question(4, long, [("Ann", 4)]),
+        question(5, "It isn't Annabel.", [("Anna", 9)]),
+    ]
+    prepared = prepare(tmp_path, rows)
+    assert prepared.manifest["splits"]["train"]["alignment"] == {"exact": 2, "widened": 1, "unusable": 2}
+    split = read_questions(prepared, "train")
+    assert split.lengths.tolist() == [5, 5, 1, 5000, 5]
+    assert len(split.usable(None)) == 3
+    assert split.usable(400).contexts.tolist() == split.contexts[[0, 4]].tolist()
+
+
+def test_every_question_is_evaluated_in_batches_of_bounded_size(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = [question(n, "Ann " * int(k), [("Ann", 0)]) for n, k in enumerate(random.integers(0, 900, 150))]
+    rows.append(question("long", "Ann " * 20_000, [("Ann", 0)]))
+    split = read_questions(prepare(tmp_path, rows), SCORED_SPLIT)
+    seen = []
+    for batch_rows, batch in evaluation_questions(split):
+        seen += batch_rows.tolist()
+        assert batch.contexts.tokens.numel() <= 16_000 or len(batch_rows) == 1
+        assert torch.equal(batch.contexts.lengths, split.lengths[batch_rows])
+    assert sorted(seen) == list(range(151))
+
+
+def test_spans_are_cut_out_of_the_text_as_they_stand_there(tmp_path: Path) -> None:
+    context = 'Then “It”  was\u00a0"Ann\tLee" 😀.'
+    prepared = prepare(tmp_path, [question(1, "x Ann", [("Ann", 2)]), question(2, context, [("It", 6)])])
+    split, scoring = read_questions(prepared, SCORED_SPLIT), read_scoring(prepared)
+    tokens = tokenise_with_offsets(context)
+    for first in range(len(tokens)):
+        for last in range(first, len(tokens)):
+            assert scoring.cut(split, 1, first, last) == context[tokens[first].start : tokens[last].stop]
+    assert scoring.cut(split, 1, 5, 2) == ""
+    assert scoring.ids == ["q1", "q2"] and scoring.answers == [["Ann"], ["It"]]
+
+
+def test_each_text_is_kept_once_and_characters_are_those_of_the_text(tmp_path: Path) -> None:
+    rows = [question(n, "It is Ann here, Ann" + " Ann" * 60, [("Ann", 6)], f"Who {n}?") for n in range(3)]
+    prepared = prepare(tmp_path, rows)
+    split = read_questions(prepared, "train")
+    assert split.contexts.tolist() == [0, 0, 0] and len(split.offsets) == 1 + 1 + 3
+    vocabulary = read_json(prepared.folder / "vocabulary.json")
+    assert [vocabulary[word] for word in split.tokens[:3]] == ["it", "is", "ann"]
+    from skimrnn.files import read_tensors
+
+    characters = read_tensors(prepared.folder / "vectors.safetensors")[0]["characters"]
+    ann, here = (characters[int(split.spellings[place])] for place in (2, 3))
+    assert (ann != 0).sum() == 3 and ann[1] == ann[2] != ann[0]
+    assert here[:4].tolist() == [1, 1, 1, 1]  # Rarer than is worth a vector.
+
+
+def test_the_embedded_corpus_asks_for_what_stands_in_the_text(tmp_path: Path) -> None:
+    fetch_dataset(SQUAD, "embedded", None, tmp_path / "raw")
+    tokenise_questions(SQUAD, tmp_path / "raw", tmp_path / "tokens")
+    alignment = read_json(tmp_path / "tokens" / "manifest.json")["alignment"]
+    assert alignment["train"] == {"exact": 1600, "widened": 0, "unusable": 0}
+    assert alignment["validation"] == {"exact": 400, "widened": 0, "unusable": 0}
+
+
+def test_a_part_of_the_real_release_aligns(mirror: Path, tmp_path: Path) -> None:
+    from skimrnn.files import read_parquet
+
+    path = mirror / "rajpurkar" / "squad" / "train.parquet"
+    if not path.exists():
+        pytest.skip("the mirror has no SQuAD")
+    table = read_parquet(path).slice(0, 2000)
+    prepared = prepare(tmp_path, table.to_pylist(), table.slice(0, 50).to_pylist())
+    counts = prepared.manifest["splits"]["train"]["alignment"]
+    assert counts["unusable"] == 0 and counts["exact"] >= 1980
