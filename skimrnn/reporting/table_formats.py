@@ -14,6 +14,7 @@ from skimrnn.reporting.records import Measured, Results
 from skimrnn.reporting.table import Document, Entry, Row, Table, classification_document
 
 _TERMINAL_WIDTH = 118
+_TITLE_WIDTH = 28
 _CSV_HEADER = [
     *("dataset", "model", "d", "d_small", "gamma", "metric", "convention"),
     *("published", "measured_mean", "measured_sd", "n", "seeds"),
@@ -62,7 +63,7 @@ def terminal(results: Results) -> str:
     parts = [document.title, *([document.warning] if document.warning else [])]
     for table in document.tables:
         headings, *rows = _cells(table)
-        text = tabulate(rows, headings, tablefmt="simple", disable_numparse=True)
+        text = tabulate(rows, headings, tablefmt="simple", disable_numparse=True, maxcolwidths=[_TITLE_WIDTH])
         parts += [f"{table.title}\n{text}", table.caption]
     parts.append(document.legend)
     return "\n\n".join(part if "\n" in part else textwrap.fill(part, _TERMINAL_WIDTH) for part in parts)
