@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def read_model(path: Path, model: type[Model]) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the whole"
-        kind = model.__name__.lower()
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", model.__name__).lower()
         raise UserError(f"{path}: not a {kind} of this version ({key}: {first['msg']}): make it again") from error
 
 

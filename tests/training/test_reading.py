@@ -207,5 +207,5 @@ def test_the_record_says_what_was_run(config: Config, squad: Prepared, tmp_path:
     broken = json.loads((tmp_path / "0.json").read_text())
     del broken["test"]["f1"]
     (tmp_path / "0.json").write_text(json.dumps(broken))
-    with pytest.raises(UserError, match=r"0\.json: not a record of this version \(test\.f1"):
+    with pytest.raises(UserError, match=r"0\.json: not a reading record of this version \(test\.f1"):
         read_reading_record(tmp_path / "0.json")
