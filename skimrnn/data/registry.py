@@ -22,9 +22,15 @@ class Dataset:
     rows: dict[str, int]
     tokenised: bool = False
     validation_rows: int | None = None
+    hub_config: str | None = None
     hub_revision: str | None = None
     unlabelled_split: str | None = None
     columns: tuple[str, str] = field(default=("text", "label"))
+
+    @property
+    def address(self) -> str:
+        """`<org>/<name>`, then the configuration where the dataset is one of several: its folder in a mirror, too."""
+        return f"{self.hub_id}/{self.hub_config}" if self.hub_config else self.hub_id
 
     @property
     def labelled_splits(self) -> tuple[str, ...]:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skimrnn.data.embedded import ROWS as EMBEDDED_ROWS
 from skimrnn.data.embedded import embedded_split
+from skimrnn.data.hub import open_hub
 from skimrnn.data.registry import Dataset
 from skimrnn.errors import UserError
 from skimrnn.files import read_parquet, write_json, write_parquet
 
-Read = Callable[[Dataset, str], pa.Table]
+Read = Callable[[str], pa.Table]
 """Gives one split of a dataset, with at least the dataset's columns."""
 
 
@@ -23,10 +23,10 @@ def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Pa
     The manifest says, for each split, the rows, the rows of the official release and a digest of the content; and
     whether the whole is complete. Missing, truncated or malformed data is a `UserError`.
     """
-    read = _reader(source, mirror)
+    revision, read = _open(dataset, source, mirror)
     splits = {}
     for split, official_rows in dataset.rows.items():
-        table = _checked(read(dataset, split), dataset, split, source)
+        table = _checked(read(split), dataset, split, source)
         write_parquet(folder / f"{split}.parquet", table)
         splits[split] = {"rows": table.num_rows, "official_rows": official_rows, "sha256": content_digest(table)}
     write_json(
@@ -34,7 +34,7 @@ def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Pa
         {
             "dataset": dataset.name,
             "source": source,
-            "revision": dataset.hub_revision,
+            "revision": revision,
             "complete": all(split["rows"] == split["official_rows"] for split in splits.values()),
             "splits": splits,
         },
@@ -51,37 +51,15 @@ def content_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _reader(source: str, mirror: Path | None) -> Read:
+def _open(dataset: Dataset, source: str, mirror: Path | None) -> tuple[str | None, Read]:
+    """The revision of a dataset in its source, where that has one, and what reads its splits."""
     if source == "hub":
-        return _read_hub
+        return open_hub(dataset)
     if source == "embedded":
-        return _read_embedded
+        return None, lambda split: embedded_split(dataset, split)
     if source == "mirror" and mirror is not None:
-        return lambda dataset, split: _read_mirror(mirror, dataset, split)
+        return None, lambda split: read_parquet(mirror / dataset.hub_id / f"{split}.parquet")
     raise UserError(f"unknown data source {source!r}: choose hub, mirror (with its folder) or embedded")
-
-
-def _read_hub(dataset: Dataset, split: str) -> pa.Table:
-    from datasets import load_dataset  # Imported here: nothing else of the package needs it.
-
-    try:
-        rows = load_dataset(dataset.hub_id, split=split, revision=dataset.hub_revision)
-        return rows.with_format("arrow")[:]
-    except Exception as error:  # The hub client raises many types; each means that this split cannot be had.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"cannot download {dataset.hub_id} ({split}) from the hub: {reason}: "
-            "check the network, or set data.source to mirror and data.mirror to a folder that holds the parquet files"
-        ) from error
-
-
-def _read_mirror(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
-    return read_parquet(mirror / dataset.hub_id / f"{split}.parquet")
-
-
-def _read_embedded(dataset: Dataset, split: str) -> pa.Table:
-    assert split in EMBEDDED_ROWS
-    return embedded_split(dataset, split)
 
 
 def _checked(table: pa.Table, dataset: Dataset, split: str, source: str) -> pa.Table:

@@ -6,8 +6,6 @@ Every source ends as the same `.safetensors` file: `words` (UTF-8 bytes, one wor
 import gzip
 import io
 import lzma
-import shutil
-import urllib.request
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,11 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skimrnn.data.download import Release, download
 from skimrnn.data.tokens import read_tokens
 from skimrnn.errors import UserError, explain_os_errors
-from skimrnn.files import atomic_path, read_json, read_tensors, write_tensors
+from skimrnn.files import read_json, read_tensors, write_tensors
 
-GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
+GLOVE = Release(
+    "https://nlp.stanford.edu/data/glove.6B.zip",
+    862_182_613,
+    "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb",
+)
 """GloVe 6B (Wikipedia 2014 + Gigaword 5): 400,000 lower-cased words in 50, 100, 200 and 300 dimensions."""
 
 Vectors = NDArray[np.float32]
@@ -43,19 +46,7 @@ def read_vectors(path: Path) -> tuple[list[str], Vectors]:
 def download_glove(dimension: int, cache: Path) -> tuple[list[str], Vectors]:
     """GloVe 6B vectors of `dimension`; the archive is kept at `cache` (862 MB) so that it is downloaded once."""
     if not cache.is_file():
-        try:
-            with (
-                atomic_path(cache) as temporary,
-                urllib.request.urlopen(GLOVE_URL, timeout=60) as response,
-                temporary.open("wb") as file,
-            ):
-                shutil.copyfileobj(response, file, 1 << 20)
-        except (OSError, UserError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise UserError(
-                f"cannot download {GLOVE_URL}: {reason}: check the network and the disk, "
-                "or set vectors.source to file (with vectors.path) or corpus"
-            ) from error
+        download(GLOVE, cache, "check the network, or set vectors.source to file (with vectors.path) or corpus")
     member = f"glove.6B.{dimension}d.txt"
     try:
         with zipfile.ZipFile(cache) as archive, archive.open(member) as file:
