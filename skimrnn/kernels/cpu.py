@@ -513,9 +513,9 @@ def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
     d_inputs = None
     if ctx.needs_input_grad[1]:
         d_inputs = (flat @ rows.stack(weights[0::4], input_slots)).view_as(inputs)
-    d_input_rows = flat.t() @ inputs.flatten(0, 1)  # (row, E)
-    d_hidden_rows = d_gates[0].t() @ hidden  # (row, D): h_{t-1} is h_0, then the outputs but the last
-    d_hidden_rows = d_hidden_rows.addmm(d_gates[1:].flatten(0, 1).t(), outputs[:-1].flatten(0, 1))
+    before = torch.cat([hidden[None], outputs[:-1]])  # h_{t-1}: (T, B, D)
+    d_rows = flat.t() @ torch.cat([inputs, before], dim=2).flatten(0, 1)  # (row, E + D)
+    d_input_rows, d_hidden_rows = d_rows.split([inputs.shape[2], hidden.shape[1]], dim=1)
     d_bias_rows = flat.sum(0)[:, None]
     d_weights: list[Any] = [None] * 12
     d_weights[0::4] = rows.unstack(d_input_rows, input_slots)

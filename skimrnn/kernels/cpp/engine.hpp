@@ -181,9 +181,10 @@ struct PackedCell {
   }
 
  private:
-  // The sums are copied to locals that no pointer can reach, so that they stay in registers.
+  // The sums are copied to locals that no pointer can reach, so that they stay in registers. Never inlined: the loop
+  // needs every register, and what the caller keeps in some would push a sum out to memory.
   template <int P, int N, class Slot>
-  static void add(const Buffer& packed, int panel, int width, const float* const (&rows)[N], Vec (&sums)[P][N][4],
+  [[gnu::noinline]] static void add(const Buffer& packed, int panel, int width, const float* const (&rows)[N], Vec (&sums)[P][N][4],
                   const Slot& slot) {
     const int64_t stride = int64_t(width) * Cell::gates * kLanes;
     const float* weights = packed.at(panel * stride);

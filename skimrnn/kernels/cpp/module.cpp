@@ -1,11 +1,16 @@
 // The Python module: picks an instruction set and hands arrays over by address. The caller (cpu.py) checks them.
 
+#if defined(__linux__)
+#include <dlfcn.h>
+#endif
+
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -30,10 +35,35 @@ void* allocate(int64_t bytes) {
 
 void release(void* memory) { std::free(memory); }
 
+// The workers of torch's GNU OpenMP pool, where there is one, go on spinning for milliseconds after each of torch's own
+// operations: threads beside them would share their cores. So the work goes to that pool, found by its symbol.
+using RunOnPool = void (*)(void (*)(void*), void*, unsigned threads, unsigned flags);
+
+RunOnPool torch_pool() {
+#if defined(__linux__)
+  static const RunOnPool pool = reinterpret_cast<RunOnPool>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  return pool;
+#else
+  return nullptr;
+#endif
+}
+
 void run_on_threads(int threads, void (*work)(int thread, void* context), void* context) {
+  struct Shares {
+    void (*work)(int, void*);
+    void* context;
+    int count;
+    std::atomic<int> next{0};
+  } shares{work, context, threads};
+  auto take = [](void* memory) {
+    Shares& shares = *static_cast<Shares*>(memory);
+    for (int share; (share = shares.next++) < shares.count;) shares.work(share, shares.context);
+  };
+  if (threads <= 1) return take(&shares);
+  if (const RunOnPool pool = torch_pool()) return pool(take, &shares, unsigned(threads), 0);
   std::vector<std::thread> others;
-  for (int thread = 1; thread < threads; ++thread) others.emplace_back(work, thread, context);
-  if (threads > 0) work(0, context);
+  for (int thread = 1; thread < threads; ++thread) others.emplace_back(take, &shares);
+  take(&shares);
   for (std::thread& other : others) other.join();
 }
 
