@@ -3,6 +3,8 @@
 Every text is a run of filler words, drawn with Zipf-like frequencies, among which a few cue words are strewn. Each
 class has cue words of its own; the class with the most cue words in a text is its label, so cue words decide the label
 and filler words say nothing about it.
+
+A cloze text holds names among filler words; the one that comes again and again is the answer.
 """
 
 import zlib
@@ -19,6 +21,7 @@ ROWS = {"train": 1_600, "validation": 400, "test": 800, "unsupervised": 800}
 _CUES_PER_CLASS = 12
 _FILLERS = 400
 _MEAN_LENGTH = {"sst": 16, "rotten_tomatoes": 16, "imdb": 24, "ag_news": 18}
+_NAMES = 24
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 
@@ -38,18 +41,21 @@ class Lexicon:
 
 def lexicon(dataset: Dataset) -> Lexicon:
     """The words of the embedded stand-in of `dataset`; the same on every machine."""
+    ordered = _invented_words(dataset, _CUES_PER_CLASS * len(dataset.classes) + _FILLERS)
+    cues = tuple(
+        tuple(ordered[index * _CUES_PER_CLASS : (index + 1) * _CUES_PER_CLASS]) for index in range(len(dataset.classes))
+    )
+    return Lexicon(cues, tuple(ordered[-_FILLERS:]))
+
+
+def _invented_words(dataset: Dataset, needed: int) -> list[str]:
     random = np.random.default_rng([_seed(dataset), 0])
-    needed = _CUES_PER_CLASS * len(dataset.classes) + _FILLERS
     words: dict[str, None] = {}
     while len(words) < needed:
         syllables = random.integers(2, 4)
         letters = (_CONSONANTS[random.integers(14)] + _VOWELS[random.integers(5)] for _ in range(syllables))
         words["".join(letters)] = None
-    ordered = list(words)
-    cues = tuple(
-        tuple(ordered[index * _CUES_PER_CLASS : (index + 1) * _CUES_PER_CLASS]) for index in range(len(dataset.classes))
-    )
-    return Lexicon(cues, tuple(ordered[-_FILLERS:]))
+    return list(words)
 
 
 def embedded_split(dataset: Dataset, split: str) -> pa.Table:
@@ -71,6 +77,30 @@ def embedded_split(dataset: Dataset, split: str) -> pa.Table:
         texts.append(" ".join(tokens))
         labels.append(-1 if split == dataset.unlabelled_split else label)
     return pa.table({"text": pa.array(texts, pa.string()), "label": pa.array(labels, pa.int64())})
+
+
+def embedded_cloze(dataset: Dataset, split: str) -> pa.Table:
+    """One split of the embedded stand-in of a cloze dataset, with the hub's columns.
+
+    Twenty short sentences hold ten names among filler words: nine of them once, the answer eleven times.
+    """
+    words = _invented_words(dataset, _NAMES + _FILLERS)
+    names, fillers = [word.capitalize() for word in words[:_NAMES]], words[_NAMES:]
+    random = np.random.default_rng([_seed(dataset), 1 + list(ROWS).index(split)])
+    frequency = 1 / np.arange(1, _FILLERS + 1)
+    frequency /= frequency.sum()
+    rows = []
+    for _ in range(ROWS[split]):
+        options = [names[index] for index in random.choice(_NAMES, 10, replace=False)]
+        answer = options[random.integers(10)]
+        said = [*options, *[answer] * 10]
+        sentences = []
+        for place in random.permutation(20):
+            tokens = [fillers[index] for index in random.choice(_FILLERS, int(random.integers(1, 3)), p=frequency)]
+            tokens.insert(int(random.integers(len(tokens) + 1)), said[place])
+            sentences.append(" ".join([*tokens, "."]))
+        rows.append({"sentences": sentences, "question": "It was XXXXX .", "answer": answer, "options": options})
+    return pa.Table.from_pylist(rows)
 
 
 def _seed(dataset: Dataset) -> int:

@@ -1,6 +1,7 @@
 """Prepared data: what training reads. A folder of safetensors and one JSON manifest, and nothing else is needed.
 
-`<split>.safetensors` holds `tokens` (all texts end to end, int32), `offsets` (texts + 1, int64) and `labels` (int64);
+`<split>.safetensors` holds `tokens` (all texts end to end, int32), `offsets` (texts + 1, int64), `labels` (int64) and,
+for a cloze dataset, `candidates` (texts, most candidates of a text; int32);
 `vectors.safetensors` holds `vectors` (V, E). Word 0 is padding, word 1 stands for every unknown word.
 """
 
@@ -29,6 +30,7 @@ class Split:
     tokens: Tensor  # (total tokens,), int32
     offsets: Tensor  # (N + 1,), int64
     labels: Tensor  # (N,), int64
+    candidates: Tensor | None = None  # (N, C), int32, padded: of a cloze dataset; a label is a place among them
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,10 +48,15 @@ class Prepared:
     folder: Path
     manifest: dict[str, Any]
 
+    @property
+    def cloze(self) -> bool:
+        """Whether each text comes with candidates of its own."""
+        return bool(self.manifest.get("cloze", False))
+
     def split(self, name: str) -> Split:
         """Read one split."""
         tensors, _ = read_tensors(self.folder / f"{name}.safetensors")
-        return Split(tensors["tokens"], tensors["offsets"], tensors["labels"])
+        return Split(**tensors)
 
     def vectors(self) -> Tensor:
         """The word vectors (V, E)."""
@@ -73,12 +80,15 @@ def prepare_dataset(
     share of running tokens that have a word vector, and one digest of all that training reads.
     """
     # Imported here, so that training needs none of what tokenising and reading vectors needs.
-    from skimrnn.data.tokens import read_tokens
+    from skimrnn.data.tokens import token_batches
     from skimrnn.data.vectors import read_vectors, vectors_for
 
     source = read_json(tokens_folder / "manifest.json")
-    texts = {split: read_tokens(tokens_folder / f"{split}.parquet") for split in SPLITS}
-    counts = Counter(token for tokens in texts["train"][0] for token in tokens)
+    paths = {split: tokens_folder / f"{split}.parquet" for split in SPLITS}
+    counts: Counter[str] = Counter()
+    for batch in token_batches(paths["train"]):
+        for text in batch["tokens"].to_pylist():
+            counts.update(text.split(" "))
     vocabulary = ["<pad>", "<unk>", *sorted(counts, key=lambda word: (-counts[word], word))]
     index = {word: number for number, word in enumerate(vocabulary)}
 
@@ -89,24 +99,16 @@ def prepare_dataset(
     write_json(folder / "vocabulary.json", vocabulary)
 
     splits = {}
-    for split, (lists, labels) in texts.items():
-        ids = np.fromiter((index.get(token, UNKNOWN) for tokens in lists for token in tokens), np.int32)
-        offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-        path = folder / f"{split}.safetensors"
-        write_tensors(
-            path,
-            {
-                "tokens": torch.from_numpy(ids),
-                "offsets": torch.from_numpy(offsets),
-                "labels": torch.tensor(labels, dtype=torch.int64),
-            },
-        )
+    for split, path in paths.items():
+        numbered = _numbered(path, index)
+        target = folder / f"{split}.safetensors"
+        write_tensors(target, numbered)
         splits[split] = {
-            "rows": len(lists),
-            "tokens": len(ids),
-            "mean_length": len(ids) / len(lists),
-            "vector_coverage": float(known[ids].mean()),
-            "sha256": sha256_of_file(path),
+            "rows": len(numbered["labels"]),
+            "tokens": len(numbered["tokens"]),
+            "mean_length": len(numbered["tokens"]) / len(numbered["labels"]),
+            "vector_coverage": float(known[numbered["tokens"].numpy()].mean()),
+            "sha256": sha256_of_file(target),
         }
     vectors_digest = sha256_of_file(folder / "vectors.safetensors")
     write_json(
@@ -114,6 +116,7 @@ def prepare_dataset(
         {
             "dataset": dataset.name,
             "classes": list(dataset.classes),
+            "cloze": dataset.cloze,
             "source": source["source"],
             "revision": source["revision"],
             "complete": source["complete"],
@@ -130,3 +133,27 @@ def prepare_dataset(
             "digest": digest_of([split["sha256"] for split in splits.values()] + [vectors_digest]),
         },
     )
+
+
+def _numbered(path: Path, index: dict[str, int]) -> dict[str, Tensor]:
+    """The tensors of one tokenised split, words replaced by their numbers."""
+    from skimrnn.data.tokens import token_batches
+
+    tokens, lengths, labels, candidates = [], [np.zeros(1, np.int64)], [], []
+    for batch in token_batches(path):
+        lists = [text.split(" ") for text in batch["tokens"].to_pylist()]
+        lengths.append(np.fromiter(map(len, lists), np.int64))
+        tokens.append(np.fromiter((index.get(token, UNKNOWN) for words in lists for token in words), np.int32))
+        labels.append(batch["label"].to_numpy())
+        if "candidates" in batch.schema.names:
+            candidates += [[index.get(word, UNKNOWN) for word in row] for row in batch["candidates"].to_pylist()]
+    tensors = {
+        "tokens": torch.from_numpy(np.concatenate(tokens)),
+        "offsets": torch.from_numpy(np.cumsum(np.concatenate(lengths))),
+        "labels": torch.from_numpy(np.concatenate(labels).astype(np.int64)),
+    }
+    if candidates:
+        most = max(map(len, candidates))
+        padded = [row + [PADDING] * (most - len(row)) for row in candidates]
+        tensors["candidates"] = torch.tensor(padded, dtype=torch.int32)
+    return tensors

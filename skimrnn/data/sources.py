@@ -7,9 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skimrnn.data.embedded import embedded_split
+from skimrnn.data.cloze import checked_cloze, cloze_digest, read_cbtest
+from skimrnn.data.embedded import embedded_cloze, embedded_split
 from skimrnn.data.hub import open_hub
 from skimrnn.data.registry import Dataset
+from skimrnn.data.schemas import require_columns
 from skimrnn.errors import UserError
 from skimrnn.files import read_parquet, write_json, write_parquet
 
@@ -18,17 +20,24 @@ Read = Callable[[str], pa.Table]
 
 
 def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Path) -> None:
-    """Bring every split of `dataset` into `folder` as `<split>.parquet` (text, label), then `manifest.json`.
+    """Bring every split of `dataset` into `folder` as `<split>.parquet`, then `manifest.json`.
 
-    The manifest says, for each split, the rows, the rows of the official release and a digest of the content; and
-    whether the whole is complete. Missing, truncated or malformed data is a `UserError`.
+    The columns are text and label or, for a cloze dataset, those that `checked_cloze` gives. The manifest says, for
+    each split, the rows, the rows of the official release and a digest of the content; and whether the whole is
+    complete. Missing, truncated or malformed data is a `UserError`.
     """
     revision, read = _open(dataset, source, mirror)
     splits = {}
     for split, official_rows in dataset.rows.items():
-        table = _checked(read(split), dataset, split, source)
+        place = f"{dataset.address} ({split}, from the {source})"
+        if dataset.cloze:
+            table = checked_cloze(read(split), dataset, place)
+            digest = cloze_digest(table)
+        else:
+            table = _checked(read(split), dataset, split, place)
+            digest = content_digest(table)
         write_parquet(folder / f"{split}.parquet", table)
-        splits[split] = {"rows": table.num_rows, "official_rows": official_rows, "sha256": content_digest(table)}
+        splits[split] = {"rows": table.num_rows, "official_rows": official_rows, "sha256": digest}
     write_json(
         folder / "manifest.json",
         {
@@ -44,43 +53,52 @@ def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Pa
 def content_digest(table: pa.Table) -> str:
     """SHA-256 of the texts and labels, whatever the file format or its version."""
     digest = hashlib.sha256()
-    for text, label in zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True):
-        encoded = text.encode()
-        digest.update(b"%d %d " % (label, len(encoded)))
-        digest.update(encoded)
+    for batch in table.to_batches(max_chunksize=10_000):
+        for text, label in zip(batch["text"].to_pylist(), batch["label"].to_pylist(), strict=True):
+            encoded = text.encode()
+            digest.update(b"%d %d " % (label, len(encoded)))
+            digest.update(encoded)
     return digest.hexdigest()
 
 
 def _open(dataset: Dataset, source: str, mirror: Path | None) -> tuple[str | None, Read]:
     """The revision of a dataset in its source, where that has one, and what reads its splits."""
     if source == "hub":
+        if not dataset.on_hub:
+            raise UserError(
+                f"{dataset.name} is not on the hub: set data.source to mirror, and data.mirror to its folder"
+            )
         return open_hub(dataset)
     if source == "embedded":
-        return None, lambda split: embedded_split(dataset, split)
+        made = embedded_cloze if dataset.cloze else embedded_split
+        return None, lambda split: made(dataset, split)
     if source == "mirror" and mirror is not None:
-        return None, lambda split: read_parquet(mirror / dataset.hub_id / f"{split}.parquet")
+        return None, lambda split: _read_mirror(mirror, dataset, split)
     raise UserError(f"unknown data source {source!r}: choose hub, mirror (with its folder) or embedded")
 
 
-def _checked(table: pa.Table, dataset: Dataset, split: str, source: str) -> pa.Table:
+def _read_mirror(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
+    """`<address>/<split>.parquet` or, for CBT, the file of the unpacked CBTest.tgz."""
+    if dataset.hub_id == "cam-cst/cbt":
+        name = {"train": "train", "validation": "valid_2000ex", "test": "test_2500ex"}[split]
+        text = mirror / "CBTest" / "data" / f"cbtest_{dataset.hub_config}_{name}.txt"
+        if text.exists():
+            return read_cbtest(text)
+    return read_parquet(mirror / dataset.address / f"{split}.parquet")
+
+
+def _checked(table: pa.Table, dataset: Dataset, split: str, place: str) -> pa.Table:
     """The two columns that count, as `text` (string) and `label` (int64), after every check."""
-    place = f"{dataset.hub_id} ({split}, from the {source})"
     text_column, label_column = dataset.columns
-    for column in dataset.columns:
-        if column not in table.column_names:
-            raise UserError(
-                f"{place}: no column {column!r} among {', '.join(table.column_names)}: "
-                "the files do not follow the hub's schema; fetch them again"
-            )
-    if table.num_rows == 0:
-        raise UserError(f"{place}: no rows: fetch the file again")
+    require_columns(table, dataset.columns, place)
     try:
         checked = pa.table(
             {"text": table[text_column].cast(pa.string()), "label": table[label_column].cast(pa.int64())}
         )
+        checked.validate(full=True)
     except pa.ArrowException as error:
         raise UserError(
-            f"{place}: {text_column!r} must be text and {label_column!r} a whole number: fetch the file again"
+            f"{place}: {text_column!r} must be text (UTF-8) and {label_column!r} a whole number: fetch the file again"
         ) from error
     if checked["text"].null_count or checked["label"].null_count:
         raise UserError(f"{place}: a text or a label is missing: fetch the file again")

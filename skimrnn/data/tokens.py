@@ -1,17 +1,24 @@
 """From raw texts to tokens, and the validation split where the release has none."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from nltk.tokenize import TreebankWordTokenizer
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
+from skimrnn.data.cloze import tokenise_cloze
 from skimrnn.data.registry import Dataset
+from skimrnn.errors import explain_os_errors
 from skimrnn.files import read_json, read_parquet, write_json, write_parquet
+
+LONGEST = 10_000
+"""Most tokens of a text. No text of the datasets has half as many; a longer one would take a batch's memory."""
 
 _MARKUP = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _sentences = PunktSentenceTokenizer()  # Untrained: its rules need no download.
@@ -35,23 +42,30 @@ def split_treebank(text: str) -> str:
 def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, processes: int = 1) -> None:
     """Write `<split>.parquet` (tokens joined by spaces, label) for train, validation, test and any unlabelled split.
 
+    Cloze texts have the candidates besides. A text of more than `LONGEST` tokens is cut to its last ones, and counted.
     Where the release has no validation split, the paper's share of train is set apart, stratified by label and the
     same for every run. A text without tokens becomes the single token `<empty>`.
     """
     manifest = read_json(raw / "manifest.json")
     split_text = split_spaces if dataset.tokenised else split_treebank
-    tables = {split: _tokenise(raw / f"{split}.parquet", split_text, processes) for split in dataset.rows}
+    tables = {}
+    for split in dataset.rows:
+        table = read_parquet(raw / f"{split}.parquet")
+        tables[split] = tokenise_cloze(table) if dataset.cloze else _tokenise(table, split_text, processes)
     if dataset.validation_rows is not None:
         share = dataset.validation_rows / dataset.rows["train"]
         tables["train"], tables["validation"] = carve(tables["train"], share, seed)
+    cut = {}
     for split, table in tables.items():
-        write_parquet(folder / f"{split}.parquet", table)
+        tables[split], cut[split] = _cut_long(table)
+        write_parquet(folder / f"{split}.parquet", tables[split])
     write_json(
         folder / "manifest.json",
         {
             **manifest,
             "unlabelled": dataset.unlabelled_split,
             "rows": {split: t.num_rows for split, t in tables.items()},
+            "cut": cut,
         },
     )
 
@@ -80,8 +94,13 @@ def read_tokens(path: Path) -> tuple[list[list[str]], list[int]]:
     return [tokens.split(" ") for tokens in table["tokens"].to_pylist()], table["label"].to_pylist()
 
 
-def _tokenise(path: Path, split_text: Callable[[str], str], processes: int) -> pa.Table:
-    table = read_parquet(path)
+def token_batches(path: Path, rows: int = 2_000) -> Iterator[pa.RecordBatch]:
+    """The rows of one tokenised split, some at a time: the texts of a large one do not fit the memory as words."""
+    with explain_os_errors("read", path), pq.ParquetFile(path) as file:
+        yield from file.iter_batches(rows)
+
+
+def _tokenise(table: pa.Table, split_text: Callable[[str], str], processes: int) -> pa.Table:
     texts = table["text"].to_pylist()
     if processes > 1 and len(texts) > 10_000:
         with Pool(processes) as pool:
@@ -89,3 +108,13 @@ def _tokenise(path: Path, split_text: Callable[[str], str], processes: int) -> p
     else:
         tokens = [split_text(text) for text in texts]
     return pa.table({"tokens": [text or "<empty>" for text in tokens], "label": table["label"]})
+
+
+def _cut_long(table: pa.Table) -> tuple[pa.Table, int]:
+    """The table with texts of more than `LONGEST` tokens cut to their last ones, and how many were cut."""
+    long = pc.greater(pc.count_substring(table["tokens"], " "), LONGEST - 1)
+    count = pc.sum(long).as_py() or 0
+    if not count:
+        return table, 0
+    texts = [" ".join(text.split(" ")[-LONGEST:]) for text in table["tokens"].to_pylist()]
+    return table.set_column(table.column_names.index("tokens"), "tokens", pa.array(texts)), count

@@ -7,7 +7,7 @@ import gzip
 import io
 import lzma
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from skimrnn.data.download import Release, download
-from skimrnn.data.tokens import read_tokens
+from skimrnn.data.tokens import token_batches
 from skimrnn.errors import UserError, explain_os_errors
 from skimrnn.files import read_json, read_tensors, write_tensors
 
@@ -82,13 +82,12 @@ def train_vectors(
     """
     from gensim.models import Word2Vec  # Imported here: only this source needs it.
 
-    texts: list[list[str]] = []
+    paths = []
     for folder in token_folders:
         unlabelled = read_json(folder / "manifest.json")["unlabelled"]
-        for split in ["train", *([unlabelled] if unlabelled else [])]:
-            texts.extend(read_tokens(folder / f"{split}.parquet")[0])
+        paths += [folder / f"{split}.parquet" for split in ("train", unlabelled) if split]
     model = Word2Vec(
-        texts,
+        _Texts(paths),
         vector_size=dimension,
         window=window,
         epochs=epochs,
@@ -98,6 +97,18 @@ def train_vectors(
         workers=1,
     )
     return list(model.wv.index_to_key), model.wv.vectors.astype(np.float32)
+
+
+class _Texts:
+    """The token lists of several files, one after the other, as often as asked; never all in memory."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for path in self._paths:
+            for batch in token_batches(path):
+                yield from (text.split(" ") for text in batch["tokens"].to_pylist())
 
 
 def vectors_for(

@@ -30,10 +30,14 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Classification:
         """Classify `tokens` (B, T; padded) of `lengths` (B, on the CPU)."""
-        embedded = pack_padded_sequence(self.embedding(tokens.t()), lengths, enforce_sorted=False)
-        decisions = None
-        if isinstance(self.layer, SkimLSTM):
-            _, (hidden, _), decisions = self.layer(embedded, return_decisions=True)
-        else:
-            _, (hidden, _) = self.layer(embedded)
-        return Classification(self.output(hidden[0]), decisions)
+        state, decisions = last_state(self.layer, self.embedding(tokens.t()), lengths)
+        return Classification(self.output(state), decisions)
+
+
+def last_state(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Decisions | None]:
+    """The state (B, D) of `layer` after the last real token of `inputs` (T, B, E), and its decisions."""
+    packed = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
+    if isinstance(layer, SkimLSTM):
+        _, (hidden, _), decisions = layer(packed, return_decisions=True)
+        return hidden[0], decisions
+    return layer(packed)[1][0][0], None

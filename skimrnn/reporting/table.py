@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from skimrnn.config import ModelConfig, SkimLSTMConfig
+from skimrnn.data.registry import get_dataset
 from skimrnn.published import published_value
 from skimrnn.reporting.records import Measured, Results, Run
-from skimrnn.reporting.systems import CITED, paper_value, system_titles
+from skimrnn.reporting.systems import CITED, in_paper, paper_value, system_titles
 from skimrnn.training.record import DataRecord, Record
 
 NOT_RUN = "not run"
@@ -83,9 +84,11 @@ class Row:
 
 
 def table_rows(results: Results, dataset: str) -> list[Row]:
-    """The rows of one dataset: the config's models in their order, then the cited systems."""
+    """The rows of one dataset: the config's models in their order, then the systems that the paper cites for it."""
     titles = system_titles(results.config)
     rows = [_model_row(results, dataset, name, title) for name, title in titles.items()]
+    if not in_paper(dataset):
+        return rows
     for system, title in CITED.items():
         entries = (Entry(column, _cited_value(dataset, system, column), None, NOTHING) for column in COLUMNS)
         rows.append(Row(title, system, None, (), tuple(entries)))
@@ -106,7 +109,7 @@ def _model_row(results: Results, dataset: str, name: str, title: str) -> Row:
             entries.append(Entry(column, published, None, NOTHING))
         else:
             # The standard LSTM is what Flop-r and Sp are relative to.
-            entries.append(Entry(column, 1.0, 1.0 if runs else None))
+            entries.append(Entry(column, 1.0 if in_paper(dataset) else None, 1.0 if runs else None))
     return Row(title, name, model, tuple(run.record.config.seed for run in runs), tuple(entries))
 
 
@@ -118,8 +121,9 @@ def _cited_value(dataset: str, system: str, column: Column) -> float | None:
 def table_caption(results: Results, dataset: str) -> str:
     """What the numbers of one dataset come from: data, word vectors, seeds, records, kernel, commits."""
     runs = results.of_dataset(dataset)
+    note = _note(dataset)
     if not runs:
-        return "No records: not run."
+        return "No records: not run." + note
     data = runs[0].record.data
     vectors = data.vectors
     settings = "".join(f", {key.replace('_', ' ')} {value}" for key, value in vectors.settings.items())
@@ -133,7 +137,14 @@ def table_caption(results: Results, dataset: str) -> str:
         f"Kernel: {', '.join(sorted({run.record.kernel for run in runs}))}",
         f"Commits: {', '.join(sorted({commit_text(run) for run in runs}))}",
     ]
-    return ". ".join(parts) + "."
+    return ". ".join(parts) + "." + note
+
+
+def _note(dataset: str) -> str:
+    """What keeps the numbers of a dataset from standing beside the paper's, where something does."""
+    if not get_dataset(dataset).on_hub:
+        return " A stand-in of ours, cut from ten books; it is not the Children's Book Test."
+    return "" if in_paper(dataset) else " The paper prints no result for this dataset."
 
 
 def _completeness(data: DataRecord) -> str:

@@ -15,21 +15,26 @@ from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
 from skimrnn.files import digest_of, write_json, write_tensors
 from skimrnn.layers import SkimLSTM
-from skimrnn.models import Classifier
+from skimrnn.models import Classifier, ClozeReader
 from skimrnn.provenance import TRAINING_CODE, code_digest, environment
 from skimrnn.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from skimrnn.training.evaluate import evaluate
 from skimrnn.training.progress import Reporter
 
 
-def build_classifier(config: LSTMConfig | SkimLSTMConfig, vectors: Tensor, classes: int) -> Classifier:
-    """A classifier as `config` says, on word vectors (V, E); weights come from torch's global random state."""
+def build_classifier(
+    config: LSTMConfig | SkimLSTMConfig, vectors: Tensor, classes: int, *, cloze: bool = False
+) -> Classifier | ClozeReader:
+    """A classifier as `config` says, on word vectors (V, E); weights come from torch's global random state.
+
+    With `cloze` the classes are candidates that come with each text.
+    """
     layer: nn.LSTM | SkimLSTM
     if isinstance(config, SkimLSTMConfig):
         layer = SkimLSTM(vectors.shape[1], config.hidden_size, config.small_size)
     else:
         layer = nn.LSTM(vectors.shape[1], config.hidden_size)
-    return Classifier(vectors, layer, classes)
+    return ClozeReader(vectors, layer) if cloze else Classifier(vectors, layer, classes)
 
 
 def temperature_at(step: int, config: TrainingConfig) -> float:
@@ -37,9 +42,9 @@ def temperature_at(step: int, config: TrainingConfig) -> float:
     return max(config.temperature_floor, math.exp(-config.temperature_decay * step))
 
 
-def training_loss(model: Classifier, batch: Batch, gamma: float) -> Tensor:
+def training_loss(model: Classifier | ClozeReader, batch: Batch, gamma: float) -> Tensor:
     """Cross-entropy, plus gamma times the mean -log p(skim) where the model skims (L' of the paper)."""
-    logits, decisions = model(batch.tokens, batch.lengths)
+    logits, decisions = model(*batch.inputs)
     loss = functional.cross_entropy(logits, batch.labels)
     if decisions is not None:
         loss = loss + gamma * decisions.skim_loss()
@@ -59,7 +64,7 @@ def train(run: RunConfig, prepared: Prepared, folder: Path, reporter: Reporter) 
     checkpoint = folder / "checkpoint.safetensors"
     torch.manual_seed(run.seed)
     train_split, validation = prepared.split("train"), prepared.split("validation")
-    model = build_classifier(run.model, prepared.vectors(), len(prepared.manifest["classes"]))
+    model = build_classifier(run.model, prepared.vectors(), len(prepared.manifest["classes"]), cloze=prepared.cloze)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     gamma = run.model.gamma if isinstance(run.model, SkimLSTMConfig) else 0.0
 

@@ -71,9 +71,12 @@ def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_pat
     started = time.monotonic()
     jobs = planned(folder)
     assert time.monotonic() - started < 20
-    assert jobs["train_model"] == jobs["evaluate_model"] == 4 * 5 * 3
-    assert jobs["fetch_dataset"] == jobs["tokenise_dataset"] == jobs["prepare_dataset"] == 4
+    assert jobs["train_model"] == jobs["evaluate_model"] == 6 * 5 * 3
+    assert jobs["fetch_dataset"] == jobs["tokenise_dataset"] == jobs["prepare_dataset"] == 6
     assert set(jobs) > REPORT
+    with_stand_ins = planned(folder, "--config", "data={source: mirror, mirror: hub}")
+    assert with_stand_ins["train_model"] == 6 * 5 * 3 + 2 * 5
+    assert with_stand_ins["fetch_dataset"] == 8
 
 
 def test_the_pipeline_ends_in_records_tables_figures_and_a_page(finished: Path) -> None:

@@ -41,6 +41,7 @@ wildcard_constraints:
 RECORDS = [
     f"results/{SCALE}/{dataset}/{model}/{seed}.json"
     for dataset in CONFIG.datasets
+    if SOURCE != "hub" or DATASETS[dataset].on_hub
     for model in CONFIG.models
     for seed in CONFIG.seeds_of(dataset)
 ]
