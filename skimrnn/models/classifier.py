@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -35,9 +36,14 @@ class Classifier(nn.Module):
 
 
 def last_state(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Decisions | None]:
-    """The state (B, D) of `layer` after the last real token of `inputs` (T, B, E), and its decisions."""
-    packed = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
+    """The state (B, D) of `layer` after the last real token of `inputs` (T, B, E), and its decisions.
+
+    The standard LSTM reads the padding, too, after all that counts: in training on the CPU torch takes ten times as
+    long over a packed batch of texts of 400 tokens.
+    """
     if isinstance(layer, SkimLSTM):
+        packed = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
         _, (hidden, _), decisions = layer(packed, return_decisions=True)
         return hidden[0], decisions
-    return layer(packed)[1][0][0], None
+    outputs, _ = layer(inputs)
+    return outputs[lengths - 1, torch.arange(len(lengths))], None
