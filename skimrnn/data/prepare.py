@@ -76,23 +76,26 @@ def prepare_dataset(
 ) -> None:
     """Write the prepared folder from tokenised texts and word vectors.
 
-    The vocabulary is every word of the train split, most frequent first. The manifest keeps rows, mean lengths, the
-    share of running tokens that have a word vector, and one digest of all that training reads.
+    The vocabulary is every word of the train split, most frequent first; all other words are one unknown word. But the
+    answers of a cloze text are often names of its own book, so there the words of the other splits that have a vector
+    follow, which training never changes. The manifest keeps rows, mean lengths, the share of running tokens that have a
+    word vector, and one digest of all that training reads.
     """
     # Imported here, so that training needs none of what tokenising and reading vectors needs.
-    from skimrnn.data.tokens import token_batches
     from skimrnn.data.vectors import read_vectors, vectors_for
 
     source = read_json(tokens_folder / "manifest.json")
     paths = {split: tokens_folder / f"{split}.parquet" for split in SPLITS}
-    counts: Counter[str] = Counter()
-    for batch in token_batches(paths["train"]):
-        for text in batch["tokens"].to_pylist():
-            counts.update(text.split(" "))
+    words, vectors = read_vectors(vectors_file)
+    counts = _count_words(paths["train"])
     vocabulary = ["<pad>", "<unk>", *sorted(counts, key=lambda word: (-counts[word], word))]
+    seen = len(vocabulary)
+    if dataset.cloze:
+        others = set(_count_words(paths["validation"])) | set(_count_words(paths["test"]))
+        vocabulary += sorted((others & set(words)) - set(counts))
     index = {word: number for number, word in enumerate(vocabulary)}
 
-    table, known = vectors_for(vocabulary, *read_vectors(vectors_file), settings.seed)
+    table, known = vectors_for(vocabulary, words, vectors, settings.seed)
     table[[PADDING, UNKNOWN]] = 0
     known[[PADDING, UNKNOWN]] = False
     write_tensors(folder / "vectors.safetensors", {"vectors": torch.from_numpy(table)})
@@ -122,17 +125,31 @@ def prepare_dataset(
             "complete": source["complete"],
             "release": source["splits"],
             "splits": splits,
-            "vocabulary_size": len(vocabulary) - 2,
+            "vocabulary_size": seen - 2,
             "vectors": {
                 "source": settings.source,
                 "settings": settings.settings(),
                 "dimension": int(table.shape[1]),
-                "words": int(known.sum()),
+                "words": int(known[:seen].sum()),
                 "sha256": vectors_digest,
             },
             "digest": digest_of([split["sha256"] for split in splits.values()] + [vectors_digest]),
         },
     )
+
+
+def _count_words(path: Path) -> Counter[str]:
+    """How often each word stands in the texts of one tokenised split; a word that is a candidate alone counts zero."""
+    from skimrnn.data.tokens import token_batches
+
+    counts: Counter[str] = Counter()
+    for batch in token_batches(path):
+        for text in batch["tokens"].to_pylist():
+            counts.update(text.split(" "))
+        if "candidates" in batch.schema.names:
+            for row in batch["candidates"].to_pylist():
+                counts.update(dict.fromkeys(row, 0))
+    return counts
 
 
 def _numbered(path: Path, index: dict[str, int]) -> dict[str, Tensor]:
