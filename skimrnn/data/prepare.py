@@ -124,6 +124,7 @@ def prepare_dataset(
             "revision": source["revision"],
             "complete": source["complete"],
             "release": source["splits"],
+            "leaks": source.get("leaks", {}),
             "splits": splits,
             "vocabulary_size": seen - 2,
             "vectors": {

@@ -13,7 +13,7 @@ from skimrnn.data.hub import open_hub
 from skimrnn.data.registry import Dataset
 from skimrnn.data.schemas import require_columns
 from skimrnn.errors import UserError
-from skimrnn.files import read_parquet, write_json, write_parquet
+from skimrnn.files import read_json, read_parquet, sha256_of_file, write_json, write_parquet
 
 Read = Callable[[str], pa.Table]
 """Gives one split of a dataset, with at least the dataset's columns."""
@@ -29,13 +29,8 @@ def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Pa
     revision, read = _open(dataset, source, mirror)
     splits = {}
     for split, official_rows in dataset.rows.items():
-        place = f"{dataset.address} ({split}, from the {source})"
-        if dataset.cloze:
-            table = checked_cloze(read(split), dataset, place)
-            digest = cloze_digest(table)
-        else:
-            table = _checked(read(split), dataset, split, place)
-            digest = content_digest(table)
+        table = checked_split(read(split), dataset, split, f"{dataset.address} ({split}, from the {source})")
+        digest = cloze_digest(table) if dataset.cloze else content_digest(table)
         write_parquet(folder / f"{split}.parquet", table)
         splits[split] = {"rows": table.num_rows, "official_rows": official_rows, "sha256": digest}
     write_json(
@@ -48,6 +43,11 @@ def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Pa
             "splits": splits,
         },
     )
+
+
+def checked_split(table: pa.Table, dataset: Dataset, split: str, place: str) -> pa.Table:
+    """The columns of one split that count, after every check; `place` names it where one fails."""
+    return checked_cloze(table, dataset, place) if dataset.cloze else _checked(table, dataset, split, place)
 
 
 def content_digest(table: pa.Table) -> str:
@@ -73,7 +73,7 @@ def _open(dataset: Dataset, source: str, mirror: Path | None) -> tuple[str | Non
         made = embedded_cloze if dataset.cloze else embedded_split
         return None, lambda split: made(dataset, split)
     if source == "mirror" and mirror is not None:
-        return None, lambda split: _read_mirror(mirror, dataset, split)
+        return _mirrored_revision(mirror, dataset), lambda split: _read_mirror(mirror, dataset, split)
     raise UserError(f"unknown data source {source!r}: choose hub, mirror (with its folder) or embedded")
 
 
@@ -84,7 +84,36 @@ def _read_mirror(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
         text = mirror / "CBTest" / "data" / f"cbtest_{dataset.hub_config}_{name}.txt"
         if text.exists():
             return read_cbtest(text)
-    return read_parquet(mirror / dataset.address / f"{split}.parquet")
+    table = read_parquet(mirror / dataset.address / f"{split}.parquet")
+    hold_against_manifest(mirror, dataset, split, table.num_rows)
+    return table
+
+
+def _mirrored_revision(mirror: Path, dataset: Dataset) -> str | None:
+    """The hub's revision that a mirror was made from, where its manifest says so."""
+    if not (mirror / "manifest.json").is_file():
+        return None
+    revision: str | None = (
+        read_json(mirror / "manifest.json").get(f"{dataset.address}/train.parquet", {}).get("revision")
+    )
+    return revision
+
+
+def hold_against_manifest(mirror: Path, dataset: Dataset, split: str, rows: int) -> None:
+    """Refuse a file that is not the one in the mirror's manifest, and a manifest that hides that rows are missing."""
+    if not (mirror / "manifest.json").is_file():
+        return
+    name = f"{dataset.address}/{split}.parquet"
+    entry = read_json(mirror / "manifest.json").get(name)
+    if entry is None:
+        raise UserError(f"{mirror / name}: the mirror's manifest does not list it: make the mirror again")
+    if entry["sha256"] != sha256_of_file(mirror / name):
+        raise UserError(f"{mirror / name}: its digest is not the manifest's: copy the file again")
+    if entry["complete"] is not None and entry["complete"] != (rows == dataset.rows[split]):
+        raise UserError(
+            f"{mirror / name}: the manifest says complete: {str(entry['complete']).lower()}, but it has {rows:,} of "
+            f"the release's {dataset.rows[split]:,} rows: mend the manifest"
+        )
 
 
 def _checked(table: pa.Table, dataset: Dataset, split: str, place: str) -> pa.Table:

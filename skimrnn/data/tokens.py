@@ -1,6 +1,7 @@
 """From raw texts to tokens, and the validation split where the release has none."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import Pool
 from pathlib import Path
@@ -19,6 +20,9 @@ from skimrnn.files import read_json, read_parquet, write_json, write_parquet
 
 LONGEST = 10_000
 """Most tokens of a text. No text of the datasets has half as many; a longer one would take a batch's memory."""
+
+EMPTY = "<empty>"
+"""The token of a text without tokens."""
 
 _MARKUP = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _sentences = PunktSentenceTokenizer()  # Untrained: its rules need no download.
@@ -42,7 +46,8 @@ def split_treebank(text: str) -> str:
 def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, processes: int = 1) -> None:
     """Write `<split>.parquet` (tokens joined by spaces, label) for train, validation, test and any unlabelled split.
 
-    Cloze texts have the candidates besides. A text of more than `LONGEST` tokens is cut to its last ones, and counted.
+    Cloze texts have the candidates besides. The manifest counts the texts of more than `LONGEST` tokens, which are cut
+    to their last ones, those without tokens, and those that stand in two splits; the latter are kept, and announced.
     Where the release has no validation split, the paper's share of train is set apart, stratified by label and the
     same for every run. A text without tokens becomes the single token `<empty>`.
     """
@@ -59,6 +64,9 @@ def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, proce
     for split, table in tables.items():
         tables[split], cut[split] = _cut_long(table)
         write_parquet(folder / f"{split}.parquet", tables[split])
+    leaks = count_leaks({split: table for split, table in tables.items() if split != dataset.unlabelled_split})
+    for pair, count in leaks.items():
+        print(f"warning: {dataset.name}: {count:,} texts of {pair}", file=sys.stderr)
     write_json(
         folder / "manifest.json",
         {
@@ -66,6 +74,8 @@ def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, proce
             "unlabelled": dataset.unlabelled_split,
             "rows": {split: t.num_rows for split, t in tables.items()},
             "cut": cut,
+            "empty": {split: pc.sum(pc.equal(t["tokens"], EMPTY)).as_py() for split, t in tables.items()},
+            "leaks": leaks,
         },
     )
 
@@ -88,6 +98,19 @@ def carve(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]
     return table.filter(pa.array(~chosen)), table.filter(pa.array(chosen))
 
 
+def count_leaks(tables: dict[str, pa.Table]) -> dict[str, int]:
+    """How many texts of a later split stand in an earlier one, too, word for word: `test that stand in train`: n."""
+    leaks = {}
+    seen = {split: set(map(hash, table["tokens"].to_pylist())) for split, table in tables.items()}
+    names = [split for split in ("train", "validation", "test") if split in tables]
+    for later in range(1, len(names)):
+        texts = tables[names[later]]["tokens"].to_pylist()
+        for earlier in range(later):
+            if count := sum(hash(text) in seen[names[earlier]] for text in texts):
+                leaks[f"{names[later]} that stand in {names[earlier]}"] = count
+    return leaks
+
+
 def read_tokens(path: Path) -> tuple[list[list[str]], list[int]]:
     """The token lists and the labels of one tokenised split."""
     table = read_parquet(path)
@@ -107,7 +130,7 @@ def _tokenise(table: pa.Table, split_text: Callable[[str], str], processes: int)
             tokens = pool.map(split_text, texts, chunksize=500)
     else:
         tokens = [split_text(text) for text in texts]
-    return pa.table({"tokens": [text or "<empty>" for text in tokens], "label": table["label"]})
+    return pa.table({"tokens": [text or EMPTY for text in tokens], "label": table["label"]})
 
 
 def _cut_long(table: pa.Table) -> tuple[pa.Table, int]:
