@@ -232,6 +232,35 @@ def data_verify(mirror: MirrorArgument, datasets: NamesArgument = None) -> None:
         raise UserError(damaged[0].fault + (f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""))
 
 
+@data_verb
+def data_stats(
+    config: ConfigOption,
+    raw: Annotated[Path, typer.Option(help="Folder of what fetch wrote, one folder a dataset.")],
+    words: Annotated[Path, typer.Option(help="The words of glove.6B, one a line (.txt, .gz or .xz).")],
+    output: Annotated[Path, typer.Option(help="File for the counts (JSON).")],
+    report: Annotated[Path, typer.Option(help="Folder for datasets.md, .csv and .tex.")],
+    processes: Annotated[int, typer.Option(min=1, help="Processes to use.")] = 1,
+) -> None:
+    """Count the fetched datasets as the paper's table of datasets does, paper against ours, and print it."""
+    from skimrnn.data.registry import DATASETS
+    from skimrnn.data.statistics import count_dataset
+    from skimrnn.data.vectors import read_words
+    from skimrnn.files import write_json
+    from skimrnn.reporting.datasets import dataset_markdown, write_dataset_tables
+
+    with_vector, seed = read_words(words), read_config(config).data.seed
+    counted = []
+    for dataset in DATASETS.values():
+        if (raw / dataset.name / "manifest.json").exists():
+            print(f"counting {dataset.name}", file=sys.stderr, flush=True)
+            counted.append(count_dataset(dataset, raw / dataset.name, seed, with_vector, processes))
+    if not counted:
+        raise UserError(f"{raw}: no dataset in it: fetch one first")
+    write_json(output, [entry.model_dump() for entry in counted])
+    write_dataset_tables(counted, report)
+    print(dataset_markdown(counted))
+
+
 def _named(names: list[str] | None) -> "list[Dataset]":
     from skimrnn.data.registry import DATASETS, get_dataset
 

@@ -70,20 +70,21 @@ def cloze_digest(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def tokenise_cloze(table: pa.Table) -> pa.Table:
+def tokenise_cloze(table: pa.Table, *, keep_case: bool = False) -> pa.Table:
     """Columns tokens (context, then query; joined by spaces), label (the answer's place), candidates (list).
 
     Texts come tokenised; all is lower-cased, as in the other datasets.
     """
+    cased = str if keep_case else str.lower
     chunks = []
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
         rows = batch.to_pylist()
         chunks.append(
             pa.table(
                 {
-                    "tokens": [" ".join(" ".join([*r["sentences"], r["question"]]).lower().split()) for r in rows],
+                    "tokens": [" ".join(cased(" ".join([*r["sentences"], r["question"]])).split()) for r in rows],
                     "label": pa.array([r["options"].index(r["answer"]) for r in rows], pa.int64()),
-                    "candidates": [[option.lower() for option in r["options"]] for r in rows],
+                    "candidates": [[cased(option) for option in r["options"]] for r in rows],
                 }
             )
         )

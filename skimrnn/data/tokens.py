@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -29,18 +30,19 @@ _sentences = PunktSentenceTokenizer()  # Untrained: its rules need no download.
 _words = TreebankWordTokenizer()
 
 
-def split_spaces(text: str) -> str:
+def split_spaces(text: str, *, keep_case: bool = False) -> str:
     """The tokens of a text that comes tokenised: lower-cased, joined by single spaces."""
-    return " ".join(text.lower().split())
+    return " ".join((text if keep_case else text.lower()).split())
 
 
-def split_treebank(text: str) -> str:
+def split_treebank(text: str, *, keep_case: bool = False) -> str:
     """The Treebank tokens of a text: lower-cased, joined by single spaces; HTML line breaks are dropped.
 
     The Treebank rules split a full stop off at the end of a sentence only, so sentences are found first.
     """
     sentences = _sentences.tokenize(_MARKUP.sub(" ", text))
-    return " ".join(token for sentence in sentences for token in _words.tokenize(sentence)).lower()
+    tokens = " ".join(token for sentence in sentences for token in _words.tokenize(sentence))
+    return tokens if keep_case else tokens.lower()
 
 
 def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, processes: int = 1) -> None:
@@ -52,14 +54,7 @@ def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, proce
     same for every run. A text without tokens becomes the single token `<empty>`.
     """
     manifest = read_json(raw / "manifest.json")
-    split_text = split_spaces if dataset.tokenised else split_treebank
-    tables = {}
-    for split in dataset.rows:
-        table = read_parquet(raw / f"{split}.parquet")
-        tables[split] = tokenise_cloze(table) if dataset.cloze else _tokenise(table, split_text, processes)
-    if dataset.validation_rows is not None:
-        share = dataset.validation_rows / dataset.rows["train"]
-        tables["train"], tables["validation"] = carve(tables["train"], share, seed)
+    tables = tokenised_splits(dataset, raw, seed, processes)
     cut = {}
     for split, table in tables.items():
         tables[split], cut[split] = _cut_long(table)
@@ -78,6 +73,24 @@ def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, proce
             "leaks": leaks,
         },
     )
+
+
+def tokenised_splits(
+    dataset: Dataset, raw: Path, seed: int, processes: int = 1, *, keep_case: bool = False
+) -> dict[str, pa.Table]:
+    """The splits of a fetched dataset as tokens and labels, with a validation split where the release has none."""
+    split_text = partial(split_spaces if dataset.tokenised else split_treebank, keep_case=keep_case)
+    tables = {}
+    for split in dataset.rows:
+        table = read_parquet(raw / f"{split}.parquet")
+        if dataset.cloze:
+            tables[split] = tokenise_cloze(table, keep_case=keep_case)
+        else:
+            tables[split] = _tokenise(table, split_text, processes)
+    if dataset.validation_rows is not None:
+        share = dataset.validation_rows / dataset.rows["train"]
+        tables["train"], tables["validation"] = carve(tables["train"], share, seed)
+    return tables
 
 
 def carve(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
@@ -100,15 +113,19 @@ def carve(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]
 
 def count_leaks(tables: dict[str, pa.Table]) -> dict[str, int]:
     """How many texts of a later split stand in an earlier one, too, word for word: `test that stand in train`: n."""
-    leaks = {}
-    seen = {split: set(map(hash, table["tokens"].to_pylist())) for split, table in tables.items()}
     names = [split for split in ("train", "validation", "test") if split in tables]
+    seen = {split: set(_hashes(tables[split])) for split in names}
+    leaks = {}
     for later in range(1, len(names)):
-        texts = tables[names[later]]["tokens"].to_pylist()
         for earlier in range(later):
-            if count := sum(hash(text) in seen[names[earlier]] for text in texts):
+            if count := sum(text in seen[names[earlier]] for text in _hashes(tables[names[later]])):
                 leaks[f"{names[later]} that stand in {names[earlier]}"] = count
     return leaks
+
+
+def _hashes(table: pa.Table) -> Iterator[int]:
+    for batch in table.to_batches(max_chunksize=5_000):
+        yield from map(hash, batch["tokens"].to_pylist())
 
 
 def read_tokens(path: Path) -> tuple[list[list[str]], list[int]]:

@@ -130,6 +130,16 @@ def vectors_for(
     return table, known
 
 
+def read_words(path: Path) -> set[str]:
+    """The first word of each line of a text (`.txt`, `.gz` or `.xz`): a list of words, or vectors in GloVe's format."""
+    with explain_os_errors("read", path):
+        try:
+            with _open_text(path) as file:
+                return {line.rstrip("\n").split(" ", 1)[0] for line in file}
+        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: truncated or not a text of words: copy the file again") from error
+
+
 def _open_text(path: Path) -> TextIO:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8")

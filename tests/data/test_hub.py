@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from skimrnn.data.mirrors import inspect_mirror, make_mirror
 from skimrnn.data.registry import DATASETS, Dataset
 from skimrnn.data.sources import fetch_dataset
 from skimrnn.errors import UserError
@@ -165,6 +166,21 @@ def test_while_the_hub_is_down_the_cache_serves_but_no_other_revision(
     assert fetch() == manifest
     with pytest.raises(UserError, match=f"the cache holds revision {REVISION}, the registry pins {'f' * 40}"):
         fetch(hub_revision="f" * 40)
+
+
+def test_a_mirror_is_made_by_one_command_and_once(dataset: Dataset, hub: Hub, tmp_path: Path) -> None:
+    small = replace(dataset, rows={"train": 300, "validation": 300, "test": 301})
+    told: list[str] = []
+    for _ in range(2):
+        make_mirror(tmp_path / "mirror", [small], told.append)
+    assert told == [f"sst: 900 rows, revision {REVISION}", "sst: there already"]
+    assert hub.downloads() == 3
+    states = [file.state for file in inspect_mirror(tmp_path / "mirror", [small], thorough=True)]
+    assert states == ["complete", "complete", "partial"]
+    for source, output in (("hub", "a"), ("mirror", "b")):
+        fetch_dataset(small, source, tmp_path / "mirror", tmp_path / output)
+    manifests = [read_json(tmp_path / name / "manifest.json") for name in ("a", "b")]
+    assert manifests[0] == manifests[1] | {"source": "hub"}
 
 
 def command(hub: Hub, folder: Path, output: str, **environment: str) -> subprocess.CompletedProcess[str]:

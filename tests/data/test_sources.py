@@ -58,6 +58,8 @@ def test_the_digest_follows_the_content_alone(small_mirror: Path, tmp_path: Path
         ({"text": ["x"], "label": ["positive"]}, r"must be text \(UTF-8\) and 'label' a whole number"),
         ({"text": ["x"], "label": [0.5]}, r"must be text \(UTF-8\) and 'label' a whole number"),
         ({"text": ["x", None], "label": [0, 1]}, "a text or a label is missing"),
+        ({"text": pa.array([b"caf\xe9"]), "label": [0]}, r"must be text \(UTF-8\)"),
+        ({"text": pa.array([b"caf\xe9"]).view(pa.string()), "label": [0]}, r"must be text \(UTF-8\)"),
         ({"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())}, "no rows"),
     ],
 )
