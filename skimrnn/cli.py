@@ -4,14 +4,20 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from skimrnn.config import VectorsConfig, read_config
 from skimrnn.errors import UserError
 
+if TYPE_CHECKING:
+    from skimrnn.data.registry import Dataset
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+data = typer.Typer(no_args_is_help=True, help="What data is there, and getting, checking and describing it.")
+app.add_typer(data, name="data")
 
 Verb = TypeVar("Verb", bound=Callable[..., None])
 ConfigOption = Annotated[
@@ -27,21 +33,28 @@ RunOption = Annotated[Path, typer.Option(help="Folder of the run: weights, histo
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the records: <scale>/<dataset>/<model>/<seed>.json.")]
 
 
-def verb(function: Verb) -> Verb:
-    """A command that ends a `UserError` with one line and exit code 2."""
+def command_of(group: typer.Typer) -> Callable[[Verb], Verb]:
+    """Makes commands of a group that end a `UserError` with one line and exit code 2."""
 
-    @wraps(function)
-    def wrapped(*arguments: Any, **options: Any) -> None:
-        try:
-            function(*arguments, **options)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            print("interrupted: run the same command to go on", file=sys.stderr)
-            raise typer.Exit(130) from None
+    def command(function: Verb) -> Verb:
+        @wraps(function)
+        def wrapped(*arguments: Any, **options: Any) -> None:
+            try:
+                function(*arguments, **options)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+                raise typer.Exit(2) from None
+            except KeyboardInterrupt:
+                print("interrupted: run the same command to go on", file=sys.stderr)
+                raise typer.Exit(130) from None
 
-    return app.command()(wrapped)  # type: ignore[return-value]
+        return group.command(function.__name__.removeprefix("data_"))(wrapped)  # type: ignore[return-value]
+
+    return command
+
+
+verb = command_of(app)
+data_verb = command_of(data)
 
 
 @verb
@@ -195,6 +208,101 @@ def speed(
     }
     measured = measure_speed(open_prepared(prepared, dataset), weights, settings.speed.tokens, settings.speed.rounds)
     write_json(output, measured.model_dump(mode="json"))
+
+
+MirrorArgument = Annotated[Path, typer.Argument(help="Folder of the mirror: <org>/<name>/[<config>/]<split>.parquet.")]
+NamesArgument = Annotated[list[str] | None, typer.Argument(help="Datasets; all that the hub has if none is named.")]
+
+
+@data_verb
+def data_list(
+    mirror: Annotated[Path | None, typer.Option(help="Say what this mirror holds of each.")] = None,
+) -> None:
+    """The datasets, their size, address and licence and, with --mirror, what it holds of them."""
+    from skimrnn.data.registry import DATASETS
+    from skimrnn.reporting.data import dataset_list, mirror_table
+
+    print(dataset_list())
+    if mirror is not None:
+        from skimrnn.data.mirrors import inspect_mirror
+
+        print(f"\n{mirror_table(inspect_mirror(mirror, DATASETS.values(), thorough=False))}")
+
+
+@data_verb
+def data_fetch(mirror: MirrorArgument, datasets: NamesArgument = None) -> None:
+    """Make or complete a mirror: download datasets from the hub. What is there already is left alone."""
+    from skimrnn.data.mirrors import make_mirror
+
+    make_mirror(mirror, _named(datasets), lambda line: print(line, file=sys.stderr, flush=True))
+
+
+@data_verb
+def data_prepare(
+    config: ConfigOption,
+    datasets: Annotated[list[str] | None, typer.Argument(help="Datasets; all of the config if none is named.")] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 1,
+) -> None:
+    """Run the steps that make what training reads (fetch, tokenise, vectors, prepare), as far as they are not done."""
+    import subprocess
+
+    if not Path("Snakefile").is_file():
+        raise UserError("no Snakefile here: run this in the project's folder")
+    settings = read_config(config)
+    if unknown := [name for name in datasets or [] if name not in settings.datasets]:
+        raise UserError(f"unknown dataset {', '.join(unknown)}: the config has {', '.join(settings.datasets)}")
+    targets = [f"data/prepared/{settings.scale}/{name}/manifest.json" for name in datasets or settings.datasets]
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", str(config), *targets]
+    if subprocess.run(command, check=False).returncode:
+        raise UserError("the preparation did not end well: see the step that failed above")
+
+
+@data_verb
+def data_verify(mirror: MirrorArgument, datasets: NamesArgument = None) -> None:
+    """Read every file of a mirror, with all the checks of a fetch; damage ends with exit code 2."""
+    from skimrnn.data.mirrors import inspect_mirror
+    from skimrnn.data.registry import DATASETS
+    from skimrnn.reporting.data import mirror_table
+
+    files = inspect_mirror(mirror, _named(datasets) if datasets else DATASETS.values(), thorough=True)
+    print(mirror_table(files))
+    if damaged := [file for file in files if file.state == "damaged"]:
+        raise UserError(damaged[0].fault + (f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""))
+
+
+@data_verb
+def data_stats(
+    config: ConfigOption,
+    raw: Annotated[Path, typer.Option(help="Folder of what fetch wrote, one folder a dataset.")],
+    words: Annotated[Path, typer.Option(help="The words of glove.6B, one a line (.txt, .gz or .xz).")],
+    output: Annotated[Path, typer.Option(help="File for the counts (JSON).")],
+    report: Annotated[Path, typer.Option(help="Folder for datasets.md, .csv and .tex.")],
+    processes: Annotated[int, typer.Option(min=1, help="Processes to use.")] = 1,
+) -> None:
+    """Count the fetched datasets as the paper's table of datasets does, paper against ours, and print it."""
+    from skimrnn.data.registry import DATASETS
+    from skimrnn.data.statistics import count_dataset
+    from skimrnn.data.vectors import read_words
+    from skimrnn.files import write_json
+    from skimrnn.reporting.datasets import dataset_markdown, write_dataset_tables
+
+    with_vector, seed = read_words(words), read_config(config).data.seed
+    counted = []
+    for dataset in DATASETS.values():
+        if (raw / dataset.name / "manifest.json").exists():
+            print(f"counting {dataset.name}", file=sys.stderr, flush=True)
+            counted.append(count_dataset(dataset, raw / dataset.name, seed, with_vector, processes))
+    if not counted:
+        raise UserError(f"{raw}: no dataset in it: fetch one first")
+    write_json(output, [entry.model_dump() for entry in counted])
+    write_dataset_tables(counted, report)
+    print(dataset_markdown(counted))
+
+
+def _named(names: list[str] | None) -> "list[Dataset]":
+    from skimrnn.data.registry import DATASETS, get_dataset
+
+    return [get_dataset(name) for name in names] if names else [item for item in DATASETS.values() if item.on_hub]
 
 
 @verb

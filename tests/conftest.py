@@ -2,6 +2,7 @@
 
 import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     settings = VectorsConfig(source="corpus", dimension=50, min_count=1)
     prepare_dataset(dataset, folder / "tokens", folder / "vectors.safetensors", settings, folder / "prepared")
     return open_prepared(folder / "prepared", "sst")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mount.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 def small_config(**training: object) -> Config:

@@ -28,6 +28,13 @@ class Batch(NamedTuple):
     tokens: Tensor  # (B, T), int64
     lengths: Tensor  # (B), int64
     labels: Tensor  # (B), int64
+    candidates: Tensor | None = None  # (B, C), int64, of a cloze dataset
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What a model is called with."""
+        texts = (self.tokens, self.lengths)
+        return texts if self.candidates is None else (*texts, self.candidates)
 
 
 def collate(split: Split, rows: np.ndarray) -> Batch:
@@ -37,7 +44,8 @@ def collate(split: Split, rows: np.ndarray) -> Batch:
     for place, row in enumerate(rows):
         start, stop = split.offsets[row], split.offsets[row + 1]
         tokens[place, : stop - start] = split.tokens[start:stop]
-    return Batch(tokens, lengths, split.labels[rows])
+    candidates = None if split.candidates is None else split.candidates[rows].long()
+    return Batch(tokens, lengths, split.labels[rows], candidates)
 
 
 def training_rows(split: Lengths, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

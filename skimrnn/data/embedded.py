@@ -4,6 +4,8 @@ Every text is a run of filler words, drawn with Zipf-like frequencies, among whi
 class has cue words of its own; the class with the most cue words in a text is its label, so cue words decide the label
 and filler words say nothing about it.
 
+A cloze text holds names among filler words; the one that comes again and again is the answer.
+
 Questions are about texts of facts, each a subject and its value among filler words and words that go with that subject
 (without which word vectors could not tell the subjects apart); a question names a subject, its value is the answer.
 """
@@ -26,6 +28,7 @@ _MEAN_LENGTH = {"sst": 16, "rotten_tomatoes": 16, "imdb": 24, "ag_news": 18}
 _QUESTION_ROWS = {"train": 1_600, "validation": 400}
 _FACTS = 4  # Of a text, each with a question of its own.
 _SUBJECTS, _COMPANIONS, _VALUES = 12, 6, 200
+_NAMES = 24
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 
@@ -124,6 +127,30 @@ def embedded_questions(dataset: Dataset, split: str) -> pa.Table:
                     "answers": {"text": [a for a, _ in answers], "answer_start": [s for _, s in answers]},
                 }
             )
+    return pa.Table.from_pylist(rows)
+
+
+def embedded_cloze(dataset: Dataset, split: str) -> pa.Table:
+    """One split of the embedded stand-in of a cloze dataset, with the hub's columns.
+
+    Twenty short sentences hold ten names among filler words: nine of them once, the answer eleven times.
+    """
+    words = _invented_words(dataset, _NAMES + _FILLERS)
+    names, fillers = [word.capitalize() for word in words[:_NAMES]], words[_NAMES:]
+    random = np.random.default_rng([_seed(dataset), 1 + list(ROWS).index(split)])
+    frequency = 1 / np.arange(1, _FILLERS + 1)
+    frequency /= frequency.sum()
+    rows = []
+    for _ in range(ROWS[split]):
+        options = [names[index] for index in random.choice(_NAMES, 10, replace=False)]
+        answer = options[random.integers(10)]
+        said = [*options, *[answer] * 10]
+        sentences = []
+        for place in random.permutation(20):
+            tokens = [fillers[index] for index in random.choice(_FILLERS, int(random.integers(1, 3)), p=frequency)]
+            tokens.insert(int(random.integers(len(tokens) + 1)), said[place])
+            sentences.append(" ".join([*tokens, "."]))
+        rows.append({"sentences": sentences, "question": "It was XXXXX .", "answer": answer, "options": options})
     return pa.Table.from_pylist(rows)
 
 

@@ -1,6 +1,7 @@
 """Prepared data: what training reads. A folder of safetensors and one JSON manifest, and nothing else is needed.
 
-`<split>.safetensors` holds `tokens` (all texts end to end, int32), `offsets` (texts + 1, int64) and `labels` (int64);
+`<split>.safetensors` holds `tokens` (all texts end to end, int32), `offsets` (texts + 1, int64), `labels` (int64) and,
+for a cloze dataset, `candidates` (texts, most candidates of a text; int32);
 `vectors.safetensors` holds `vectors` (V, E). Word 0 is padding, word 1 stands for every unknown word.
 """
 
@@ -29,6 +30,7 @@ class Split:
     tokens: Tensor  # (total tokens,), int32
     offsets: Tensor  # (N + 1,), int64
     labels: Tensor  # (N,), int64
+    candidates: Tensor | None = None  # (N, C), int32, padded: of a cloze dataset; a label is a place among them
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,10 +48,15 @@ class Prepared:
     folder: Path
     manifest: dict[str, Any]
 
+    @property
+    def cloze(self) -> bool:
+        """Whether each text comes with candidates of its own."""
+        return bool(self.manifest.get("cloze", False))
+
     def split(self, name: str) -> Split:
         """Read one split."""
         tensors, _ = read_tensors(self.folder / f"{name}.safetensors")
-        return Split(tensors["tokens"], tensors["offsets"], tensors["labels"])
+        return Split(**tensors)
 
     def vectors(self) -> Tensor:
         """The word vectors (V, E)."""
@@ -69,44 +76,42 @@ def prepare_dataset(
 ) -> None:
     """Write the prepared folder from tokenised texts and word vectors.
 
-    The vocabulary is every word of the train split, most frequent first. The manifest keeps rows, mean lengths, the
-    share of running tokens that have a word vector, and one digest of all that training reads.
+    The vocabulary is every word of the train split, most frequent first; all other words are one unknown word. But the
+    answers of a cloze text are often names of its own book, so there the words of the other splits that have a vector
+    follow, which training never changes. The manifest keeps rows, mean lengths, the share of running tokens that have a
+    word vector, and one digest of all that training reads.
     """
     # Imported here, so that training needs none of what tokenising and reading vectors needs.
-    from skimrnn.data.tokens import read_tokens
     from skimrnn.data.vectors import read_vectors, vectors_for
 
     source = read_json(tokens_folder / "manifest.json")
-    texts = {split: read_tokens(tokens_folder / f"{split}.parquet") for split in SPLITS}
-    counts = Counter(token for tokens in texts["train"][0] for token in tokens)
+    paths = {split: tokens_folder / f"{split}.parquet" for split in SPLITS}
+    words, vectors = read_vectors(vectors_file)
+    counts = _count_words(paths["train"])
     vocabulary = ["<pad>", "<unk>", *sorted(counts, key=lambda word: (-counts[word], word))]
+    seen = len(vocabulary)
+    if dataset.cloze:
+        others = set(_count_words(paths["validation"])) | set(_count_words(paths["test"]))
+        vocabulary += sorted((others & set(words)) - set(counts))
     index = {word: number for number, word in enumerate(vocabulary)}
 
-    table, known = vectors_for(vocabulary, *read_vectors(vectors_file), settings.seed)
+    table, known = vectors_for(vocabulary, words, vectors, settings.seed)
     table[[PADDING, UNKNOWN]] = 0
     known[[PADDING, UNKNOWN]] = False
     write_tensors(folder / "vectors.safetensors", {"vectors": torch.from_numpy(table)})
     write_json(folder / "vocabulary.json", vocabulary)
 
     splits = {}
-    for split, (lists, labels) in texts.items():
-        ids = np.fromiter((index.get(token, UNKNOWN) for tokens in lists for token in tokens), np.int32)
-        offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-        path = folder / f"{split}.safetensors"
-        write_tensors(
-            path,
-            {
-                "tokens": torch.from_numpy(ids),
-                "offsets": torch.from_numpy(offsets),
-                "labels": torch.tensor(labels, dtype=torch.int64),
-            },
-        )
+    for split, path in paths.items():
+        numbered = _numbered(path, index)
+        target = folder / f"{split}.safetensors"
+        write_tensors(target, numbered)
         splits[split] = {
-            "rows": len(lists),
-            "tokens": len(ids),
-            "mean_length": len(ids) / len(lists),
-            "vector_coverage": float(known[ids].mean()),
-            "sha256": sha256_of_file(path),
+            "rows": len(numbered["labels"]),
+            "tokens": len(numbered["tokens"]),
+            "mean_length": len(numbered["tokens"]) / len(numbered["labels"]),
+            "vector_coverage": float(known[numbered["tokens"].numpy()].mean()),
+            "sha256": sha256_of_file(target),
         }
     vectors_digest = sha256_of_file(folder / "vectors.safetensors")
     write_json(
@@ -114,19 +119,59 @@ def prepare_dataset(
         {
             "dataset": dataset.name,
             "classes": list(dataset.classes),
+            "cloze": dataset.cloze,
             "source": source["source"],
             "revision": source["revision"],
             "complete": source["complete"],
             "release": source["splits"],
+            "leaks": source.get("leaks", {}),
             "splits": splits,
-            "vocabulary_size": len(vocabulary) - 2,
+            "vocabulary_size": seen - 2,
             "vectors": {
                 "source": settings.source,
                 "settings": settings.settings(),
                 "dimension": int(table.shape[1]),
-                "words": int(known.sum()),
+                "words": int(known[:seen].sum()),
                 "sha256": vectors_digest,
             },
             "digest": digest_of([split["sha256"] for split in splits.values()] + [vectors_digest]),
         },
     )
+
+
+def _count_words(path: Path) -> Counter[str]:
+    """How often each word stands in the texts of one tokenised split; a word that is a candidate alone counts zero."""
+    from skimrnn.data.tokens import token_batches
+
+    counts: Counter[str] = Counter()
+    for batch in token_batches(path):
+        for text in batch["tokens"].to_pylist():
+            counts.update(text.split(" "))
+        if "candidates" in batch.schema.names:
+            for row in batch["candidates"].to_pylist():
+                counts.update(dict.fromkeys(row, 0))
+    return counts
+
+
+def _numbered(path: Path, index: dict[str, int]) -> dict[str, Tensor]:
+    """The tensors of one tokenised split, words replaced by their numbers."""
+    from skimrnn.data.tokens import token_batches
+
+    tokens, lengths, labels, candidates = [], [np.zeros(1, np.int64)], [], []
+    for batch in token_batches(path):
+        lists = [text.split(" ") for text in batch["tokens"].to_pylist()]
+        lengths.append(np.fromiter(map(len, lists), np.int64))
+        tokens.append(np.fromiter((index.get(token, UNKNOWN) for words in lists for token in words), np.int32))
+        labels.append(batch["label"].to_numpy())
+        if "candidates" in batch.schema.names:
+            candidates += [[index.get(word, UNKNOWN) for word in row] for row in batch["candidates"].to_pylist()]
+    tensors = {
+        "tokens": torch.from_numpy(np.concatenate(tokens)),
+        "offsets": torch.from_numpy(np.cumsum(np.concatenate(lengths))),
+        "labels": torch.from_numpy(np.concatenate(labels).astype(np.int64)),
+    }
+    if candidates:
+        most = max(map(len, candidates))
+        padded = [row + [PADDING] * (most - len(row)) for row in candidates]
+        tensors["candidates"] = torch.tensor(padded, dtype=torch.int32)
+    return tensors

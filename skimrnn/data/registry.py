@@ -18,9 +18,11 @@ class Dataset:
     """One dataset.
 
     `rows` are the rows of the official release, per split; a source that gives fewer is incomplete and the records
-    say so. What follows them is about classification: the classes; whether the texts come tokenised, to be split at
-    spaces, or go through the Treebank tokenizer; the size of the validation split that is carved out of train where
-    the release has none (the paper's sizes); and the columns of text and label.
+    say so. For classification, `validation_rows` is the size of the validation split that is carved out of train where
+    the release has none (the paper's sizes); `tokenised` texts are split at spaces, others by the Treebank tokenizer.
+    A `cloze` text has no fixed classes: it asks for a missing word among candidates of its own, and the label is the
+    right one's place. A dataset that is not `on_hub` is a stand-in of ours, found in a mirror alone; the paper does not
+    know it.
     """
 
     name: str
@@ -31,10 +33,18 @@ class Dataset:
     classes: tuple[str, ...] = ()
     tokenised: bool = False
     validation_rows: int | None = None
+    hub_config: str | None = None
     hub_revision: str | None = None
     unlabelled_split: str | None = None
     task: Task = "classification"
-    columns: tuple[str, str] = field(default=("text", "label"))
+    cloze: bool = False
+    on_hub: bool = True
+    columns: tuple[str, ...] = field(default=("text", "label"))
+
+    @property
+    def address(self) -> str:
+        """`<org>/<name>`, then the configuration where the dataset is one of several: its folder in a mirror, too."""
+        return f"{self.hub_id}/{self.hub_config}" if self.hub_config else self.hub_id
 
     @property
     def labelled_splits(self) -> tuple[str, ...]:
@@ -43,6 +53,26 @@ class Dataset:
 
 
 _SENTIMENT = ("negative", "positive")
+
+
+def _cloze(name: str, title: str, hub_id: str, hub_config: str, rows: tuple[int, int, int], licence: str) -> Dataset:
+    return Dataset(
+        name=name,
+        title=title,
+        hub_id=hub_id,
+        hub_config=hub_config,
+        classes=(),
+        licence=licence,
+        rows=dict(zip(("train", "validation", "test"), rows, strict=True)),
+        tokenised=True,
+        cloze=True,
+        on_hub=hub_id == "cam-cst/cbt",
+        columns=("sentences", "question", "answer", "options"),
+    )
+
+
+_CBT_LICENCE = "GFDL (Hill et al., 2016); the books are in the public domain"
+_BOOKS = "public domain: ten of the books of CBT's validation and test sets, cut into questions by simple rules"
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -92,6 +122,10 @@ DATASETS: dict[str, Dataset] = {
             rows={"train": 87_599, "validation": 10_570},
             task="question_answering",
         ),
+        _cloze("cbt_ne", "CBT-NE", "cam-cst/cbt", "NE", (108_719, 2_000, 2_500), _CBT_LICENCE),
+        _cloze("cbt_cn", "CBT-CN", "cam-cst/cbt", "CN", (120_769, 2_000, 2_500), _CBT_LICENCE),
+        _cloze("cbt_mini_ne", "Ten children's books, names", "cbt-mini", "NE", (4_465, 1_000, 1_000), _BOOKS),
+        _cloze("cbt_mini_cn", "Ten children's books, nouns", "cbt-mini", "CN", (7_970, 822, 1_000), _BOOKS),
     )
 }
 

@@ -7,35 +7,32 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skimrnn.data.embedded import ROWS as EMBEDDED_ROWS
-from skimrnn.data.embedded import embedded_questions, embedded_split
+from skimrnn.data.cloze import checked_cloze, cloze_digest, read_cbtest
+from skimrnn.data.embedded import embedded_cloze, embedded_questions, embedded_split
+from skimrnn.data.hub import open_hub
 from skimrnn.data.registry import Dataset
+from skimrnn.data.schemas import require_columns
 from skimrnn.data.squad import checked_questions, questions_digest
 from skimrnn.errors import UserError
-from skimrnn.files import read_parquet, write_json, write_parquet
+from skimrnn.files import read_json, read_parquet, sha256_of_file, write_json, write_parquet
 
-Read = Callable[[Dataset, str], pa.Table]
+Read = Callable[[str], pa.Table]
 """Gives one split of a dataset, with at least the dataset's columns."""
 
 
 def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Path) -> None:
     """Bring every split of `dataset` into `folder` as `<split>.parquet`, then `manifest.json`.
 
-    The columns are text and label or, for question answering, those that `checked_questions` gives.
-
-    The manifest says, for each split, the rows, the rows of the official release and a digest of the content; and
-    whether the whole is complete. Missing, truncated or malformed data is a `UserError`.
+    The columns are text and label or, for a cloze dataset and for question answering, those that `checked_cloze` and
+    `checked_questions` give. The manifest says, for
+    each split, the rows, the rows of the official release and a digest of the content; and whether the whole is
+    complete. Missing, truncated or malformed data is a `UserError`.
     """
-    read = _reader(source, mirror)
+    revision, read = _open(dataset, source, mirror)
     splits = {}
     for split, official_rows in dataset.rows.items():
-        raw = read(dataset, split)
-        if dataset.task == "question_answering":
-            table = checked_questions(raw, f"{dataset.hub_id} ({split}, from the {source})")
-            digest = questions_digest(table)
-        else:
-            table = _checked(raw, dataset, split, source)
-            digest = content_digest(table)
+        table = checked_split(read(split), dataset, split, f"{dataset.address} ({split}, from the {source})")
+        digest = _digest(dataset)(table)
         write_parquet(folder / f"{split}.parquet", table)
         splits[split] = {"rows": table.num_rows, "official_rows": official_rows, "sha256": digest}
     write_json(
@@ -43,77 +40,106 @@ def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Pa
         {
             "dataset": dataset.name,
             "source": source,
-            "revision": dataset.hub_revision,
+            "revision": revision,
             "complete": all(split["rows"] == split["official_rows"] for split in splits.values()),
             "splits": splits,
         },
     )
 
 
+def checked_split(table: pa.Table, dataset: Dataset, split: str, place: str) -> pa.Table:
+    """The columns of one split that count, after every check; `place` names it where one fails."""
+    if dataset.task == "question_answering":
+        return checked_questions(table, place)
+    return checked_cloze(table, dataset, place) if dataset.cloze else _checked(table, dataset, split, place)
+
+
+def _digest(dataset: Dataset) -> Callable[[pa.Table], str]:
+    if dataset.task == "question_answering":
+        return questions_digest
+    return cloze_digest if dataset.cloze else content_digest
+
+
 def content_digest(table: pa.Table) -> str:
     """SHA-256 of the texts and labels, whatever the file format or its version."""
     digest = hashlib.sha256()
-    for text, label in zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True):
-        encoded = text.encode()
-        digest.update(b"%d %d " % (label, len(encoded)))
-        digest.update(encoded)
+    for batch in table.to_batches(max_chunksize=10_000):
+        for text, label in zip(batch["text"].to_pylist(), batch["label"].to_pylist(), strict=True):
+            encoded = text.encode()
+            digest.update(b"%d %d " % (label, len(encoded)))
+            digest.update(encoded)
     return digest.hexdigest()
 
 
-def _reader(source: str, mirror: Path | None) -> Read:
+def _open(dataset: Dataset, source: str, mirror: Path | None) -> tuple[str | None, Read]:
+    """The revision of a dataset in its source, where that has one, and what reads its splits."""
     if source == "hub":
-        return _read_hub
+        if not dataset.on_hub:
+            raise UserError(
+                f"{dataset.name} is not on the hub: set data.source to mirror, and data.mirror to its folder"
+            )
+        return open_hub(dataset)
     if source == "embedded":
-        return _read_embedded
+        made = embedded_cloze if dataset.cloze else embedded_split
+        if dataset.task == "question_answering":
+            made = embedded_questions
+        return None, lambda split: made(dataset, split)
     if source == "mirror" and mirror is not None:
-        return lambda dataset, split: _read_mirror(mirror, dataset, split)
+        return _mirrored_revision(mirror, dataset), lambda split: _read_mirror(mirror, dataset, split)
     raise UserError(f"unknown data source {source!r}: choose hub, mirror (with its folder) or embedded")
 
 
-def _read_hub(dataset: Dataset, split: str) -> pa.Table:
-    from datasets import load_dataset  # Imported here: nothing else of the package needs it.
-
-    try:
-        rows = load_dataset(dataset.hub_id, split=split, revision=dataset.hub_revision)
-        return rows.with_format("arrow")[:]
-    except Exception as error:  # The hub client raises many types; each means that this split cannot be had.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"cannot download {dataset.hub_id} ({split}) from the hub: {reason}: "
-            "check the network, or set data.source to mirror and data.mirror to a folder that holds the parquet files"
-        ) from error
-
-
 def _read_mirror(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
-    return read_parquet(mirror / dataset.hub_id / f"{split}.parquet")
+    """`<address>/<split>.parquet` or, for CBT, the file of the unpacked CBTest.tgz."""
+    if dataset.hub_id == "cam-cst/cbt":
+        name = {"train": "train", "validation": "valid_2000ex", "test": "test_2500ex"}[split]
+        text = mirror / "CBTest" / "data" / f"cbtest_{dataset.hub_config}_{name}.txt"
+        if text.exists():
+            return read_cbtest(text)
+    table = read_parquet(mirror / dataset.address / f"{split}.parquet")
+    hold_against_manifest(mirror, dataset, split, table.num_rows)
+    return table
 
 
-def _read_embedded(dataset: Dataset, split: str) -> pa.Table:
-    assert split in EMBEDDED_ROWS
-    return (
-        embedded_questions(dataset, split) if dataset.task == "question_answering" else embedded_split(dataset, split)
+def _mirrored_revision(mirror: Path, dataset: Dataset) -> str | None:
+    """The hub's revision that a mirror was made from, where its manifest says so."""
+    if not (mirror / "manifest.json").is_file():
+        return None
+    revision: str | None = (
+        read_json(mirror / "manifest.json").get(f"{dataset.address}/train.parquet", {}).get("revision")
     )
+    return revision
 
 
-def _checked(table: pa.Table, dataset: Dataset, split: str, source: str) -> pa.Table:
+def hold_against_manifest(mirror: Path, dataset: Dataset, split: str, rows: int) -> None:
+    """Refuse a file that is not the one in the mirror's manifest, and a manifest that hides that rows are missing."""
+    if not (mirror / "manifest.json").is_file():
+        return
+    name = f"{dataset.address}/{split}.parquet"
+    entry = read_json(mirror / "manifest.json").get(name)
+    if entry is None:
+        raise UserError(f"{mirror / name}: the mirror's manifest does not list it: make the mirror again")
+    if entry["sha256"] != sha256_of_file(mirror / name):
+        raise UserError(f"{mirror / name}: its digest is not the manifest's: copy the file again")
+    if entry["complete"] is not None and entry["complete"] != (rows == dataset.rows[split]):
+        raise UserError(
+            f"{mirror / name}: the manifest says complete: {str(entry['complete']).lower()}, but it has {rows:,} of "
+            f"the release's {dataset.rows[split]:,} rows: mend the manifest"
+        )
+
+
+def _checked(table: pa.Table, dataset: Dataset, split: str, place: str) -> pa.Table:
     """The two columns that count, as `text` (string) and `label` (int64), after every check."""
-    place = f"{dataset.hub_id} ({split}, from the {source})"
     text_column, label_column = dataset.columns
-    for column in dataset.columns:
-        if column not in table.column_names:
-            raise UserError(
-                f"{place}: no column {column!r} among {', '.join(table.column_names)}: "
-                "the files do not follow the hub's schema; fetch them again"
-            )
-    if table.num_rows == 0:
-        raise UserError(f"{place}: no rows: fetch the file again")
+    require_columns(table, dataset.columns, place)
     try:
         checked = pa.table(
             {"text": table[text_column].cast(pa.string()), "label": table[label_column].cast(pa.int64())}
         )
+        checked.validate(full=True)
     except pa.ArrowException as error:
         raise UserError(
-            f"{place}: {text_column!r} must be text and {label_column!r} a whole number: fetch the file again"
+            f"{place}: {text_column!r} must be text (UTF-8) and {label_column!r} a whole number: fetch the file again"
         ) from error
     if checked["text"].null_count or checked["label"].null_count:
         raise UserError(f"{place}: a text or a label is missing: fetch the file again")

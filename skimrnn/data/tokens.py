@@ -1,59 +1,96 @@
 """From raw texts to tokens, and the validation split where the release has none."""
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from nltk.tokenize import TreebankWordTokenizer
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 
+from skimrnn.data.cloze import tokenise_cloze
 from skimrnn.data.registry import Dataset
+from skimrnn.errors import explain_os_errors
 from skimrnn.files import read_json, read_parquet, write_json, write_parquet
+
+LONGEST = 10_000
+"""Most tokens of a text. No text of the datasets has half as many; a longer one would take a batch's memory."""
+
+EMPTY = "<empty>"
+"""The token of a text without tokens."""
 
 _MARKUP = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _sentences = PunktSentenceTokenizer()  # Untrained: its rules need no download.
 _words = TreebankWordTokenizer()
 
 
-def split_spaces(text: str) -> str:
+def split_spaces(text: str, *, keep_case: bool = False) -> str:
     """The tokens of a text that comes tokenised: lower-cased, joined by single spaces."""
-    return " ".join(text.lower().split())
+    return " ".join((text if keep_case else text.lower()).split())
 
 
-def split_treebank(text: str) -> str:
+def split_treebank(text: str, *, keep_case: bool = False) -> str:
     """The Treebank tokens of a text: lower-cased, joined by single spaces; HTML line breaks are dropped.
 
     The Treebank rules split a full stop off at the end of a sentence only, so sentences are found first.
     """
     sentences = _sentences.tokenize(_MARKUP.sub(" ", text))
-    return " ".join(token for sentence in sentences for token in _words.tokenize(sentence)).lower()
+    tokens = " ".join(token for sentence in sentences for token in _words.tokenize(sentence))
+    return tokens if keep_case else tokens.lower()
 
 
 def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, processes: int = 1) -> None:
     """Write `<split>.parquet` (tokens joined by spaces, label) for train, validation, test and any unlabelled split.
 
+    Cloze texts have the candidates besides. The manifest counts the texts of more than `LONGEST` tokens, which are cut
+    to their last ones, those without tokens, and those that stand in two splits; the latter are kept, and announced.
     Where the release has no validation split, the paper's share of train is set apart, stratified by label and the
     same for every run. A text without tokens becomes the single token `<empty>`.
     """
     manifest = read_json(raw / "manifest.json")
-    split_text = split_spaces if dataset.tokenised else split_treebank
-    tables = {split: _tokenise(raw / f"{split}.parquet", split_text, processes) for split in dataset.rows}
-    if dataset.validation_rows is not None:
-        share = dataset.validation_rows / dataset.rows["train"]
-        tables["train"], tables["validation"] = carve(tables["train"], share, seed)
+    tables = tokenised_splits(dataset, raw, seed, processes)
+    cut = {}
     for split, table in tables.items():
-        write_parquet(folder / f"{split}.parquet", table)
+        tables[split], cut[split] = _cut_long(table)
+        write_parquet(folder / f"{split}.parquet", tables[split])
+    leaks = count_leaks({split: table for split, table in tables.items() if split != dataset.unlabelled_split})
+    for pair, count in leaks.items():
+        print(f"warning: {dataset.name}: {count:,} texts of {pair}", file=sys.stderr)
     write_json(
         folder / "manifest.json",
         {
             **manifest,
             "unlabelled": dataset.unlabelled_split,
             "rows": {split: t.num_rows for split, t in tables.items()},
+            "cut": cut,
+            "empty": {split: pc.sum(pc.equal(t["tokens"], EMPTY)).as_py() for split, t in tables.items()},
+            "leaks": leaks,
         },
     )
+
+
+def tokenised_splits(
+    dataset: Dataset, raw: Path, seed: int, processes: int = 1, *, keep_case: bool = False
+) -> dict[str, pa.Table]:
+    """The splits of a fetched dataset as tokens and labels, with a validation split where the release has none."""
+    split_text = partial(split_spaces if dataset.tokenised else split_treebank, keep_case=keep_case)
+    tables = {}
+    for split in dataset.rows:
+        table = read_parquet(raw / f"{split}.parquet")
+        if dataset.cloze:
+            tables[split] = tokenise_cloze(table, keep_case=keep_case)
+        else:
+            tables[split] = _tokenise(table, split_text, processes)
+    if dataset.validation_rows is not None:
+        share = dataset.validation_rows / dataset.rows["train"]
+        tables["train"], tables["validation"] = carve(tables["train"], share, seed)
+    return tables
 
 
 def carve(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]:
@@ -74,6 +111,23 @@ def carve(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]
     return table.filter(pa.array(~chosen)), table.filter(pa.array(chosen))
 
 
+def count_leaks(tables: dict[str, pa.Table]) -> dict[str, int]:
+    """How many texts of a later split stand in an earlier one, too, word for word: `test that stand in train`: n."""
+    names = [split for split in ("train", "validation", "test") if split in tables]
+    seen = {split: set(_hashes(tables[split])) for split in names}
+    leaks = {}
+    for later in range(1, len(names)):
+        for earlier in range(later):
+            if count := sum(text in seen[names[earlier]] for text in _hashes(tables[names[later]])):
+                leaks[f"{names[later]} that stand in {names[earlier]}"] = count
+    return leaks
+
+
+def _hashes(table: pa.Table) -> Iterator[int]:
+    for batch in table.to_batches(max_chunksize=5_000):
+        yield from map(hash, batch["tokens"].to_pylist())
+
+
 def read_texts(path: Path) -> list[list[str]]:
     """The token lists of one tokenised split."""
     return [tokens.split(" ") for tokens in read_parquet(path)["tokens"].to_pylist()]
@@ -84,12 +138,27 @@ def read_tokens(path: Path) -> tuple[list[list[str]], list[int]]:
     return read_texts(path), read_parquet(path)["label"].to_pylist()
 
 
-def _tokenise(path: Path, split_text: Callable[[str], str], processes: int) -> pa.Table:
-    table = read_parquet(path)
+def token_batches(path: Path, rows: int = 2_000) -> Iterator[pa.RecordBatch]:
+    """The rows of one tokenised split, some at a time: the texts of a large one do not fit the memory as words."""
+    with explain_os_errors("read", path), pq.ParquetFile(path) as file:
+        yield from file.iter_batches(rows)
+
+
+def _tokenise(table: pa.Table, split_text: Callable[[str], str], processes: int) -> pa.Table:
     texts = table["text"].to_pylist()
     if processes > 1 and len(texts) > 10_000:
         with Pool(processes) as pool:
             tokens = pool.map(split_text, texts, chunksize=500)
     else:
         tokens = [split_text(text) for text in texts]
-    return pa.table({"tokens": [text or "<empty>" for text in tokens], "label": table["label"]})
+    return pa.table({"tokens": [text or EMPTY for text in tokens], "label": table["label"]})
+
+
+def _cut_long(table: pa.Table) -> tuple[pa.Table, int]:
+    """The table with texts of more than `LONGEST` tokens cut to their last ones, and how many were cut."""
+    long = pc.greater(pc.count_substring(table["tokens"], " "), LONGEST - 1)
+    count = pc.sum(long).as_py() or 0
+    if not count:
+        return table, 0
+    texts = [" ".join(text.split(" ")[-LONGEST:]) for text in table["tokens"].to_pylist()]
+    return table.set_column(table.column_names.index("tokens"), "tokens", pa.array(texts)), count

@@ -6,10 +6,8 @@ Every source ends as the same `.safetensors` file: `words` (UTF-8 bytes, one wor
 import gzip
 import io
 import lzma
-import shutil
-import urllib.request
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -17,11 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skimrnn.data.tokens import read_texts
+from skimrnn.data.download import Release, download
+from skimrnn.data.tokens import token_batches
 from skimrnn.errors import UserError, explain_os_errors
-from skimrnn.files import atomic_path, read_json, read_tensors, write_tensors
+from skimrnn.files import read_json, read_tensors, write_tensors
 
-GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
+GLOVE = Release(
+    "https://nlp.stanford.edu/data/glove.6B.zip",
+    862_182_613,
+    "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb",
+)
 """GloVe 6B (Wikipedia 2014 + Gigaword 5): 400,000 lower-cased words in 50, 100, 200 and 300 dimensions."""
 
 Vectors = NDArray[np.float32]
@@ -43,19 +46,7 @@ def read_vectors(path: Path) -> tuple[list[str], Vectors]:
 def download_glove(dimension: int, cache: Path) -> tuple[list[str], Vectors]:
     """GloVe 6B vectors of `dimension`; the archive is kept at `cache` (862 MB) so that it is downloaded once."""
     if not cache.is_file():
-        try:
-            with (
-                atomic_path(cache) as temporary,
-                urllib.request.urlopen(GLOVE_URL, timeout=60) as response,
-                temporary.open("wb") as file,
-            ):
-                shutil.copyfileobj(response, file, 1 << 20)
-        except (OSError, UserError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise UserError(
-                f"cannot download {GLOVE_URL}: {reason}: check the network and the disk, "
-                "or set vectors.source to file (with vectors.path) or corpus"
-            ) from error
+        download(GLOVE, cache, "check the network, or set vectors.source to file (with vectors.path) or corpus")
     member = f"glove.6B.{dimension}d.txt"
     try:
         with zipfile.ZipFile(cache) as archive, archive.open(member) as file:
@@ -91,13 +82,12 @@ def train_vectors(
     """
     from gensim.models import Word2Vec  # Imported here: only this source needs it.
 
-    texts: list[list[str]] = []
+    paths = []
     for folder in token_folders:
         unlabelled = read_json(folder / "manifest.json")["unlabelled"]
-        for split in ["train", *([unlabelled] if unlabelled else [])]:
-            texts.extend(read_texts(folder / f"{split}.parquet"))
+        paths += [folder / f"{split}.parquet" for split in ("train", unlabelled) if split]
     model = Word2Vec(
-        texts,
+        _Texts(paths),
         vector_size=dimension,
         window=window,
         epochs=epochs,
@@ -107,6 +97,18 @@ def train_vectors(
         workers=1,
     )
     return list(model.wv.index_to_key), model.wv.vectors.astype(np.float32)
+
+
+class _Texts:
+    """The token lists of several files, one after the other, as often as asked; never all in memory."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for path in self._paths:
+            for batch in token_batches(path):
+                yield from (text.split(" ") for text in batch["tokens"].to_pylist())
 
 
 def vectors_for(
@@ -126,6 +128,16 @@ def vectors_for(
     else:
         table[:] = np.random.default_rng(seed).normal(0, 0.1, table.shape)
     return table, known
+
+
+def read_words(path: Path) -> set[str]:
+    """The first word of each line of a text (`.txt`, `.gz` or `.xz`): a list of words, or vectors in GloVe's format."""
+    with explain_os_errors("read", path):
+        try:
+            with _open_text(path) as file:
+                return {line.rstrip("\n").split(" ", 1)[0] for line in file}
+        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: truncated or not a text of words: copy the file again") from error
 
 
 def _open_text(path: Path) -> TextIO:

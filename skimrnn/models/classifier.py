@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -30,10 +31,19 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Classification:
         """Classify `tokens` (B, T; padded) of `lengths` (B, on the CPU)."""
-        embedded = pack_padded_sequence(self.embedding(tokens.t()), lengths, enforce_sorted=False)
-        decisions = None
-        if isinstance(self.layer, SkimLSTM):
-            _, (hidden, _), decisions = self.layer(embedded, return_decisions=True)
-        else:
-            _, (hidden, _) = self.layer(embedded)
-        return Classification(self.output(hidden[0]), decisions)
+        state, decisions = last_state(self.layer, self.embedding(tokens.t()), lengths)
+        return Classification(self.output(state), decisions)
+
+
+def last_state(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Decisions | None]:
+    """The state (B, D) of `layer` after the last real token of `inputs` (T, B, E), and its decisions.
+
+    The standard LSTM reads the padding, too, after all that counts: in training on the CPU torch takes ten times as
+    long over a packed batch of texts of 400 tokens.
+    """
+    if isinstance(layer, SkimLSTM):
+        packed = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
+        _, (hidden, _), decisions = layer(packed, return_decisions=True)
+        return hidden[0], decisions
+    outputs, _ = layer(inputs)
+    return outputs[lengths - 1, torch.arange(len(lengths))], None

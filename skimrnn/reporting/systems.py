@@ -1,7 +1,7 @@
 """The rows of the classification table: what the systems are called, and what the paper prints for them."""
 
 from skimrnn.config import Config, LSTMAttConfig, ModelConfig, SkimLSTMAttConfig, SkimLSTMConfig
-from skimrnn.published import published_value
+from skimrnn.published import published_value, published_values
 
 CITED = {"lstm_jump": "LSTM-Jump", "vcrnn": "VCRNN", "sota": "SOTA"}
 """Systems that the paper cites and that are not run here, with their titles."""
@@ -39,3 +39,8 @@ def paper_value(dataset: str, model: ModelConfig, metric: str) -> float | None:
     if isinstance(model, SkimLSTMConfig):
         return published_value(dataset, "skim_lstm", metric, model.hidden_size, model.small_size, model.gamma)
     return published_value(dataset, "lstm", metric, model.hidden_size)
+
+
+def in_paper(dataset: str) -> bool:
+    """Whether the paper prints any result for a dataset; for CBT it gives the statistics of the data alone."""
+    return any(value.dataset == dataset and value.table != "datasets" for value in published_values())

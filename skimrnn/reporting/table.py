@@ -9,7 +9,7 @@ from skimrnn.data.registry import get_dataset
 from skimrnn.provenance import Environment
 from skimrnn.published import published_value
 from skimrnn.reporting.records import Measured, Results, Run
-from skimrnn.reporting.systems import CITED, paper_value, system_titles
+from skimrnn.reporting.systems import CITED, in_paper, paper_value, system_titles
 from skimrnn.training.record import DataRecord, QuestionDataRecord, Record
 
 NOT_RUN = "not run"
@@ -127,9 +127,11 @@ def classification_document(results: Results[Record]) -> Document:
 
 
 def table_rows(results: Results, dataset: str) -> list[Row]:
-    """The rows of one dataset: the config's models in their order, then the cited systems."""
+    """The rows of one dataset: the config's models in their order, then the systems that the paper cites for it."""
     titles = system_titles(results.config)
     rows = [_model_row(results, dataset, name, title) for name, title in titles.items()]
+    if not in_paper(dataset):
+        return rows
     for system, title in CITED.items():
         entries = (Entry(column, _cited_value(dataset, system, column), None, NOTHING) for column in COLUMNS)
         rows.append(Row(title, system, None, (), tuple(entries)))
@@ -150,7 +152,8 @@ def _model_row(results: Results, dataset: str, name: str, title: str) -> Row:
             entries.append(Entry(column, published, None, NOTHING))
         else:
             # The standard LSTM is what Flop-r and Sp are relative to.
-            entries.append(Entry(column, 1.0 if column.printed else None, 1.0 if runs else None))
+            printed = column.printed and in_paper(dataset)
+            entries.append(Entry(column, 1.0 if printed else None, 1.0 if runs else None))
     return Row(title, name, model, tuple(run.record.config.seed for run in runs), tuple(entries))
 
 
@@ -166,8 +169,9 @@ def table_caption(results: Results, dataset: str) -> str:
 def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
     """What the numbers of one dataset come from; `scored_split` is the split that they are about."""
     runs = results.of_dataset(dataset)
+    note = _note(dataset)
     if not runs:
-        return "No records: not run."
+        return "No records: not run." + note
     data = runs[0].record.data
     vectors = data.vectors
     settings = "".join(f", {key.replace('_', ' ')} {value}" for key, value in vectors.settings.items())
@@ -181,7 +185,14 @@ def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
         f"Kernel: {', '.join(sorted({run.record.kernel for run in runs}))}",
         f"Commits: {', '.join(sorted({commit_text(run) for run in runs}))}",
     ]
-    return ". ".join(parts) + "."
+    return ". ".join(parts) + "." + note
+
+
+def _note(dataset: str) -> str:
+    """What keeps the numbers of a dataset from standing beside the paper's, where something does."""
+    if not get_dataset(dataset).on_hub:
+        return " A stand-in of ours, cut from ten books; it is not the Children's Book Test."
+    return "" if in_paper(dataset) else " The paper prints no result for this dataset."
 
 
 def _completeness(data: DataRecord | QuestionDataRecord) -> str:

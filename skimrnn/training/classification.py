@@ -1,4 +1,4 @@
-"""Text classification as a task: the model that a config names, and its loss."""
+"""Text classification, and the choice among candidates, as a task: the model that a config names, and its loss."""
 
 import numpy as np
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from skimrnn.config import LSTMConfig, RunConfig, SkimLSTMConfig
 from skimrnn.data.batches import Batch, collate
 from skimrnn.data.prepare import Prepared
 from skimrnn.layers import SkimLSTM
-from skimrnn.models import Classifier
+from skimrnn.models import Classifier, ClozeReader
 from skimrnn.training.evaluate import evaluate
 from skimrnn.training.task import Task
 
@@ -19,7 +19,7 @@ def classification_task(run: RunConfig, prepared: Prepared) -> Task:
     assert isinstance(config, LSTMConfig | SkimLSTMConfig)
     gamma = config.gamma if isinstance(config, SkimLSTMConfig) else 0.0
     train, validation = prepared.split("train"), prepared.split("validation")
-    model = build_classifier(config, prepared.vectors(), len(prepared.manifest["classes"]))
+    model = build_classifier(config, prepared.vectors(), len(prepared.manifest["classes"]), cloze=prepared.cloze)
 
     def loss(rows: np.ndarray) -> Tensor:
         return training_loss(model, collate(train, rows), gamma)
@@ -27,19 +27,24 @@ def classification_task(run: RunConfig, prepared: Prepared) -> Task:
     return Task(model, train, loss, lambda: evaluate(model, validation), "accuracy")
 
 
-def build_classifier(config: LSTMConfig | SkimLSTMConfig, vectors: Tensor, classes: int) -> Classifier:
-    """A classifier as `config` says, on word vectors (V, E); weights come from torch's global random state."""
+def build_classifier(
+    config: LSTMConfig | SkimLSTMConfig, vectors: Tensor, classes: int, *, cloze: bool = False
+) -> Classifier | ClozeReader:
+    """A classifier as `config` says, on word vectors (V, E); weights come from torch's global random state.
+
+    With `cloze` the classes are candidates that come with each text.
+    """
     layer: nn.LSTM | SkimLSTM
     if isinstance(config, SkimLSTMConfig):
         layer = SkimLSTM(vectors.shape[1], config.hidden_size, config.small_size)
     else:
         layer = nn.LSTM(vectors.shape[1], config.hidden_size)
-    return Classifier(vectors, layer, classes)
+    return ClozeReader(vectors, layer) if cloze else Classifier(vectors, layer, classes)
 
 
-def training_loss(model: Classifier, batch: Batch, gamma: float) -> Tensor:
+def training_loss(model: Classifier | ClozeReader, batch: Batch, gamma: float) -> Tensor:
     """Cross-entropy, plus gamma times the mean -log p(skim) where the model skims (L' of the paper)."""
-    logits, decisions = model(batch.tokens, batch.lengths)
+    logits, decisions = model(*batch.inputs)
     loss = functional.cross_entropy(logits, batch.labels)
     if decisions is not None:
         loss = loss + gamma * decisions.skim_loss()

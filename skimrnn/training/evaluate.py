@@ -1,4 +1,4 @@
-"""What a classifier scores on a split, with hard decisions."""
+"""What a classifier (or a cloze reader) scores on a split, with hard decisions."""
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from skimrnn.data.batches import evaluation_batches
 from skimrnn.data.prepare import Split
-from skimrnn.models import Classifier
+from skimrnn.models import Classifier, ClozeReader
 
 _BATCH_SIZE = 128
 
@@ -24,13 +24,17 @@ class Scores(BaseModel):
 
 
 @torch.no_grad()
-def evaluate(model: Classifier, split: Split) -> Scores:
-    """Score `model` on every text of `split`; the loss is the mean cross-entropy of the task alone."""
+def evaluate(model: Classifier | ClozeReader, split: Split) -> Scores:
+    """Score `model` on every text of `split`; the loss is the mean cross-entropy of the task alone.
+
+    Answers that share the highest score share the credit: cloze candidates that training never saw are all one word.
+    """
     model.eval()
-    correct, skimmed, loss = 0, 0, 0.0
+    correct, skimmed, loss = 0.0, 0, 0.0
     for batch in evaluation_batches(split, _BATCH_SIZE):
-        logits, decisions = model(batch.tokens, batch.lengths)
-        correct += int((logits.argmax(dim=1) == batch.labels).sum())
+        logits, decisions = model(*batch.inputs)
+        best = (logits == logits.amax(dim=1, keepdim=True)).double()  # (B, classes)
+        correct += float((best.gather(1, batch.labels[:, None])[:, 0] / best.sum(dim=1)).sum())
         loss += float(functional.cross_entropy(logits.double(), batch.labels, reduction="sum"))
         if decisions is not None:
             skimmed += int(batch.lengths.sum()) - int(decisions.read.sum())

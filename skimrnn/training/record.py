@@ -175,7 +175,7 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -
     """
     assert isinstance(run.model, LSTMConfig | SkimLSTMConfig)
     classes = prepared.manifest["classes"]
-    model = build_classifier(run.model, torch.zeros_like(prepared.vectors()), len(classes))
+    model = build_classifier(run.model, torch.zeros_like(prepared.vectors()), len(classes), cloze=prepared.cloze)
     weights, _ = read_tensors(folder / "weights.safetensors")
     try:
         model.load_state_dict(weights)

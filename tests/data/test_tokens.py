@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from skimrnn.data.registry import DATASETS
-from skimrnn.data.tokens import carve, read_tokens, split_spaces, split_treebank, tokenise_dataset
-from skimrnn.files import write_json, write_parquet
+from skimrnn.data.tokens import LONGEST, carve, read_tokens, split_spaces, split_treebank, tokenise_dataset
+from skimrnn.files import read_json, write_json, write_parquet
 
 
 def test_treebank_tokens() -> None:
@@ -52,3 +52,34 @@ def test_more_processes_give_the_same_tokens(tmp_path: Path) -> None:
         tokenise_dataset(dataset, tmp_path, tmp_path / str(processes), seed=0, processes=processes)
     for split in ("train", "validation", "test", "unsupervised"):
         assert read_tokens(tmp_path / "1" / f"{split}.parquet") == read_tokens(tmp_path / "2" / f"{split}.parquet")
+
+
+def test_texts_that_stand_in_two_splits_are_counted_announced_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = DATASETS["sst"]
+    texts = {"train": ["one", "Two", "two"], "validation": ["three", "one"], "test": ["two", "TWO ", "four", ""]}
+    for split, rows in texts.items():
+        write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": rows, "label": [0] * len(rows)}))
+    write_json(tmp_path / "manifest.json", {})
+    tokenise_dataset(dataset, tmp_path, tmp_path / "tokens", seed=0)
+    manifest = read_json(tmp_path / "tokens" / "manifest.json")
+    assert manifest["leaks"] == {"validation that stand in train": 1, "test that stand in train": 2}
+    assert manifest["rows"] == {"train": 3, "validation": 2, "test": 4}
+    assert manifest["empty"] == {"train": 0, "validation": 0, "test": 1}
+    assert "warning: sst: 2 texts of test that stand in train" in capsys.readouterr().err
+
+
+def test_an_endless_review_is_cut_to_its_last_words(tmp_path: Path) -> None:
+    dataset = DATASETS["imdb"]
+    words = [f"w{number}" for number in range(200_000)]
+    for split in dataset.rows:
+        rows = [" ".join(words), " ".join(words[:LONGEST]), "short"] * 3
+        write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": rows, "label": [0] * 9}))
+    write_json(tmp_path / "manifest.json", {})
+    tokenise_dataset(dataset, tmp_path, tmp_path / "tokens", seed=0)
+    texts, _ = read_tokens(tmp_path / "tokens" / "test.parquet")
+    assert texts[0] == words[-LONGEST:]
+    assert texts[1] == words[:LONGEST]
+    assert texts[2] == ["short"]
+    assert read_json(tmp_path / "tokens" / "manifest.json")["cut"]["test"] == 3

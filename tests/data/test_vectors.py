@@ -2,14 +2,12 @@
 
 import gzip
 import lzma
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from skimrnn.data import vectors as vectors_module
-from skimrnn.data.vectors import download_glove, load_vector_file, train_vectors
+from skimrnn.data.vectors import load_vector_file, train_vectors
 from skimrnn.errors import UserError
 
 TEXT = "the 0.5 -1 2\n, 1 2 3\n. . . 4 5 6\n"
@@ -67,24 +65,6 @@ def test_a_missing_file_and_a_wrong_dimension(tmp_path: Path) -> None:
         load_vector_file(tmp_path / "v.txt", 3)
     with pytest.raises(UserError, match=r"vectors of shape \(3, 3\) where \(3, 5\) is needed"):
         load_vector_file(write(tmp_path / "v.npz"), 5)
-
-
-def test_glove_archive_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with zipfile.ZipFile(tmp_path / "release.zip", "w") as archive:
-        archive.writestr("glove.6B.3d.txt", TEXT)
-    monkeypatch.setattr(vectors_module, "GLOVE_URL", (tmp_path / "release.zip").as_uri())
-    assert download_glove(3, tmp_path / "cache.zip")[0] == WORDS
-    (tmp_path / "release.zip").unlink()
-    assert download_glove(3, tmp_path / "cache.zip")[0] == WORDS
-    with pytest.raises(UserError, match=r"no glove\.6B\.7d\.txt"):
-        download_glove(7, tmp_path / "cache.zip")
-
-
-def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors_module, "GLOVE_URL", "http://127.0.0.1:9/glove.6B.zip")
-    with pytest.raises(UserError, match=r"cannot download http://127.* check the network .* vectors\.source"):
-        download_glove(100, tmp_path / "cache.zip")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_trained_vectors_are_the_same_twice(prepared, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_setting_the_paper_does_not_print_has_no_value():
 
 
 def test_the_sizes_in_the_registry_are_those_of_the_paper():
-    for dataset in DATASETS.values():
+    for dataset in (dataset for dataset in DATASETS.values() if dataset.on_hub):
         train = published_value(dataset.name, "", "train_examples")
         validation = published_value(dataset.name, "", "validation_examples")
         assert published_value(dataset.name, "", "test_examples") == dataset.rows["test"]

@@ -72,10 +72,13 @@ def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_pat
     started = time.monotonic()
     jobs = planned(folder)
     assert time.monotonic() - started < 20
-    assert jobs["train_model"] == jobs["evaluate_model"] == (4 * 5 + 8) * 3
+    assert jobs["train_model"] == jobs["evaluate_model"] == (6 * 5 + 8) * 3
     assert jobs["train_first_steps"] == 3  # One a seed, however many runs start from it.
-    assert jobs["fetch_dataset"] == jobs["tokenise_dataset"] == jobs["prepare_dataset"] == 5
+    assert jobs["fetch_dataset"] == jobs["tokenise_dataset"] == jobs["prepare_dataset"] == 7
     assert set(jobs) > REPORT
+    with_stand_ins = planned(folder, "--config", "data={source: mirror, mirror: hub}")
+    assert with_stand_ins["train_model"] == (6 * 5 + 8) * 3 + 2 * 5
+    assert with_stand_ins["fetch_dataset"] == 9
 
 
 def test_the_pipeline_ends_in_records_tables_figures_and_a_page(finished: Path) -> None:

@@ -39,14 +39,20 @@ wildcard_constraints:
     step=r"\d+",
 
 
+# The hub does not have our own stand-ins.
+AVAILABLE = [
+    dataset
+    for dataset in CONFIG.datasets
+    if SOURCE != "hub" or DATASETS[dataset].on_hub
+]
 SPEEDS = [
     f"results/{SCALE}/{dataset}/speed.json"
-    for dataset in CONFIG.datasets
+    for dataset in AVAILABLE
     if CONFIG.timed_models(dataset)
 ]
 RECORDS = [
     f"results/{SCALE}/{dataset}/{model}/{seed}.json"
-    for dataset in CONFIG.datasets
+    for dataset in AVAILABLE
     for model in CONFIG.models_of(dataset)
     for seed in CONFIG.seeds_of(dataset)
 ]

@@ -1,5 +1,10 @@
 # Raw texts -> tokens -> word numbers and word vectors.
 
+# Each sentence of a book stands in some twenty cloze texts: vectors are trained on other texts, where there are any.
+VECTOR_TEXTS = [
+    dataset for dataset in CONFIG.datasets if not DATASETS[dataset].cloze
+] or list(CONFIG.datasets)
+
 
 rule fetch_dataset:
     output:
@@ -47,7 +52,7 @@ rule make_vectors:
             expand(
                 "data/tokens/{source}/{dataset}/manifest.json",
                 source=SOURCE,
-                dataset=CONFIG.datasets,
+                dataset=VECTOR_TEXTS,
             )
             if CONFIG.vectors.source == "corpus"
             else []

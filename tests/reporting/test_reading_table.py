@@ -173,7 +173,7 @@ def test_records_of_another_task_are_a_user_error(
 ) -> None:
     record = make_record(make_config(), "sst", "lstm", 0)
     write_json(tmp_path / "paper/squad/lstm_att/0.json", record.model_dump(mode="json"))
-    with pytest.raises(UserError, match=r"squad/lstm_att/0\.json: not a record of this version"):
+    with pytest.raises(UserError, match=r"squad/lstm_att/0\.json: not a reading record of this version"):
         read_reading_results(config, tmp_path)
 
 

@@ -1,0 +1,87 @@
+"""What the paper's table of datasets counts, under the conventions that its figures may follow."""
+
+from collections import Counter
+from collections.abc import Set
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from skimrnn.data.registry import Dataset
+from skimrnn.data.tokens import EMPTY, count_leaks, tokenised_splits
+from skimrnn.files import read_json
+
+
+class DatasetStatistics(BaseModel):
+    """One dataset as it was counted. `vocabulary` and `mean_length` have a value for each convention."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    source: str
+    revision: str | None
+    complete: bool
+    digests: dict[str, str]
+    rows: dict[str, int]
+    fetched_rows: dict[str, int]
+    mean_length: dict[str, float]
+    vocabulary: dict[str, int]
+    leaks: dict[str, int]
+    empty: int
+
+
+def count_dataset(
+    dataset: Dataset, raw: Path, seed: int, with_vector: Set[str], processes: int = 1
+) -> DatasetStatistics:
+    """Count one dataset that was fetched into `raw`; `with_vector` are the words of a release of word vectors.
+
+    Mean lengths are over the texts of all labelled splits, vocabularies over train alone unless they say otherwise.
+    """
+    manifest = read_json(raw / "manifest.json")
+    tables = tokenised_splits(dataset, raw, seed, processes, keep_case=True)
+    tables.pop(dataset.unlabelled_split or "", None)
+    counts: dict[str, Counter[str]] = {split: Counter() for split in tables}
+    empty = 0
+    for split, table in tables.items():
+        for text in table["tokens"].to_pylist():
+            counts[split].update(text.split(" "))
+        empty += counts[split].pop(EMPTY, 0)
+    cased = counts["train"]
+    whole: Counter[str] = sum(counts.values(), Counter())
+    train, everything = _lowered(cased), _lowered(whole)
+    texts = sum(table.num_rows for table in tables.values())
+    return DatasetStatistics(
+        dataset=dataset.name,
+        source=manifest["source"],
+        revision=manifest["revision"],
+        complete=manifest["complete"],
+        digests={split: entry["sha256"] for split, entry in manifest["splits"].items()},
+        rows={split: tables[split].num_rows for split in ("train", "validation", "test") if split in tables},
+        fetched_rows={split: entry["rows"] for split, entry in manifest["splits"].items()},
+        mean_length={
+            "all tokens": sum(whole.values()) / texts,
+            "without punctuation": sum(n for word, n in whole.items() if _is_word(word)) / texts,
+        },
+        vocabulary={
+            "lower-cased": len(train),
+            "case kept": len(cased),
+            "without punctuation": sum(map(_is_word, train)),
+            "at least twice": sum(n > 1 for n in train.values()),
+            "at least five times": sum(n > 4 for n in train.values()),
+            "with a GloVe vector": len(train.keys() & with_vector),
+            "all splits, lower-cased": len(everything),
+            "all splits, with a GloVe vector": len(everything.keys() & with_vector),
+        },
+        leaks=count_leaks(tables),
+        empty=empty,
+    )
+
+
+def _lowered(counts: Counter[str]) -> Counter[str]:
+    lowered: Counter[str] = Counter()
+    for word, count in counts.items():
+        lowered[word.lower()] += count
+    return lowered
+
+
+def _is_word(token: str) -> bool:
+    return any(map(str.isalnum, token))

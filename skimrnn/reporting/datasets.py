@@ -1,0 +1,157 @@
+"""The table of datasets: what the paper prints of each, and what we count, in Markdown, CSV and LaTeX."""
+
+import csv
+import io
+from pathlib import Path
+
+from tabulate import tabulate
+
+from skimrnn.data.registry import get_dataset
+from skimrnn.data.statistics import DatasetStatistics
+from skimrnn.files import write_text
+from skimrnn.published import published_value
+
+_SPLITS = ("train", "validation", "test")
+
+
+def write_dataset_tables(counted: list[DatasetStatistics], folder: Path) -> None:
+    """Write `datasets.md`, `.csv` and `.tex` into `folder`."""
+    write_text(folder / "datasets.md", dataset_markdown(counted))
+    write_text(folder / "datasets.csv", _csv(counted))
+    write_text(folder / "datasets.tex", _latex(counted))
+
+
+def best_convention(counted: list[DatasetStatistics], measure: str) -> tuple[str, float]:
+    """The convention whose counts lie nearest to the paper's, and its mean relative distance (0 to 1).
+
+    Over the datasets that are complete and that the paper prints; `measure` is `vocabulary` or `mean_length`.
+    """
+    distances = {}
+    for name in getattr(counted[0], measure):
+        printed = [(getattr(entry, measure)[name], _printed(entry, measure)) for entry in counted if entry.complete]
+        relative = [abs(ours - paper) / paper for ours, paper in printed if paper is not None]
+        if relative:
+            distances[name] = sum(relative) / len(relative)
+    if not distances:
+        return next(iter(getattr(counted[0], measure))), float("nan")
+    return min(distances.items(), key=lambda item: item[1])
+
+
+def dataset_markdown(counted: list[DatasetStatistics]) -> str:
+    """The table, what was counted how, and what is incomplete or stands in two splits."""
+    vocabulary, distance = best_convention(counted, "vocabulary")
+    length, length_distance = best_convention(counted, "mean_length")
+    parts = [
+        "# Datasets: paper and ours",
+        "Each cell is paper | ours; '-': nothing printed. Mean length: tokens of a text over all labelled splits, "
+        f"{length}; vocabulary: distinct words, {vocabulary}: of the conventions below these lie nearest to the "
+        f"paper's figures (mean distance over the complete datasets {_percent(length_distance)} and "
+        f"{_percent(distance)}).",
+        _markdown_table(_headings(), [_row(entry, vocabulary, length) for entry in counted]),
+        *_remarks(counted),
+        "## Conventions",
+        "Paper, then each count with its distance from the paper's figure. GloVe: the 400,000 words of glove.6B.",
+        *(_convention_table(counted, measure) for measure in ("vocabulary", "mean_length")),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _headings() -> list[str]:
+    return ["Dataset", *(name.capitalize() for name in _SPLITS), "Mean length", "Vocabulary", "Classes", "Licence"]
+
+
+def _row(entry: DatasetStatistics, vocabulary: str, length: str) -> list[str]:
+    dataset = get_dataset(entry.dataset)
+    splits = [
+        f"{_number(published_value(entry.dataset, '', f'{split}_examples'))} | {_number(entry.rows.get(split))}"
+        for split in _SPLITS
+    ]
+    return [
+        dataset.title,
+        *splits,
+        f"{_number(_printed(entry, 'mean_length'))} | {_number(entry.mean_length[length])}",
+        f"{_number(_printed(entry, 'vocabulary'))} | {_number(entry.vocabulary[vocabulary])}",
+        "10 candidates" if dataset.cloze else str(len(dataset.classes)),
+        dataset.licence,
+    ]
+
+
+def _remarks(counted: list[DatasetStatistics]) -> list[str]:
+    remarks = []
+    for entry in counted:
+        dataset = get_dataset(entry.dataset)
+        if not entry.complete:
+            missing = [
+                f"{split} holds {rows:,} of {dataset.rows[split]:,} rows"
+                for split, rows in entry.fetched_rows.items()
+                if rows != dataset.rows[split]
+            ]
+            remarks.append(f"- **{dataset.title} is incomplete**: {', '.join(missing)}.")
+        if not dataset.on_hub:
+            remarks.append(f"- {dataset.title}: a stand-in of ours; it is not the Children's Book Test.")
+        remarks += [f"- {dataset.title}: {count:,} texts of {pair}." for pair, count in entry.leaks.items()]
+        if entry.empty:
+            remarks.append(f"- {dataset.title}: {entry.empty:,} texts without a token.")
+    return ["\n".join(remarks)] if remarks else []
+
+
+def _convention_table(counted: list[DatasetStatistics], measure: str) -> str:
+    rows = []
+    for name in getattr(counted[0], measure):
+        cells = []
+        for entry in counted:
+            ours, paper = getattr(entry, measure)[name], _printed(entry, measure)
+            cells.append(_number(ours) + ("" if paper is None else f" ({100 * (ours - paper) / paper:+.0f} %)"))
+        rows.append([name, *cells])
+    printed = ["paper", *(_number(_printed(entry, measure)) for entry in counted)]
+    title = {"vocabulary": "Vocabulary", "mean_length": "Mean length"}[measure]
+    return _markdown_table([title, *(get_dataset(entry.dataset).title for entry in counted)], [printed, *rows])
+
+
+def _csv(counted: list[DatasetStatistics]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["dataset", "metric", "convention", "published", "ours"])
+    for entry in counted:
+        for split in _SPLITS:
+            printed = published_value(entry.dataset, "", f"{split}_examples")
+            writer.writerow([entry.dataset, f"{split}_examples", "", _plain(printed), _plain(entry.rows.get(split))])
+        for measure, metric in (("mean_length", "mean_length"), ("vocabulary", "vocabulary_size")):
+            for name, ours in getattr(entry, measure).items():
+                writer.writerow([entry.dataset, metric, name, _plain(_printed(entry, measure)), _plain(ours)])
+    return file.getvalue()
+
+
+def _latex(counted: list[DatasetStatistics]) -> str:
+    vocabulary, _ = best_convention(counted, "vocabulary")
+    length, _ = best_convention(counted, "mean_length")
+    rows = [_row(entry, vocabulary, length)[:-1] for entry in counted]
+    table = tabulate(rows, _headings()[:-1], "latex_booktabs", disable_numparse=True).replace("|", "$|$")
+    incomplete = [get_dataset(entry.dataset).title for entry in counted if not entry.complete]
+    missing = f" Incomplete: {', '.join(incomplete)}." if incomplete else ""
+    caption = f"Datasets, paper $|$ ours. Mean length: {length}. Vocabulary: {vocabulary}.{missing}"
+    return (
+        "% Needs \\usepackage{booktabs} in the preamble.\n\n\\begin{table}\n\\centering\\scriptsize\n"
+        f"{table}\n\\caption{{{caption}}}\n\\end{{table}}\n"
+    )
+
+
+def _markdown_table(headings: list[str], rows: list[list[str]]) -> str:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return tabulate(escaped, headings, "github", disable_numparse=True)
+
+
+def _printed(entry: DatasetStatistics, measure: str) -> float | None:
+    return published_value(entry.dataset, "", {"vocabulary": "vocabulary_size", "mean_length": measure}[measure])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
