@@ -88,7 +88,7 @@ def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
         fetch_dataset(SST, "disk", None, tmp_path)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", ["sst", "rotten_tomatoes", "imdb", "ag_news"])
 def test_cue_words_alone_decide_embedded_labels(name: str) -> None:
     dataset = DATASETS[name]
     words = lexicon(dataset)
@@ -105,7 +105,7 @@ def test_cue_words_alone_decide_embedded_labels(name: str) -> None:
         assert all(token in words.all_cues or token in words.fillers for token in tokens)
 
 
-@pytest.mark.parametrize("name", ["sst", "rotten_tomatoes", "imdb", "ag_news"])
+@pytest.mark.parametrize("name", ["sst", "rotten_tomatoes", "imdb", "ag_news", "squad"])
 def test_the_mirror_holds_what_its_manifest_says(name: str, mirror: Path, tmp_path: Path) -> None:
     dataset = DATASETS[name]
     fetch_dataset(dataset, "mirror", mirror, tmp_path)
