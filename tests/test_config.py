@@ -63,6 +63,15 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
         ("data/source", "mirror", "data: source is mirror, so mirror must name its folder"),
         ("vectors/source", "file", "vectors: source is file, so path must name it"),
         ("scale", "../x", "scale: String should match pattern"),
+        ("datasets/squad/context_limit", 0, r"datasets\.squad\.context_limit: Input should be greater than 0"),
+        ("models/sk_lstm_att-20-0.1/small_size", 101, "small_size 101 is larger than hidden_size 100"),
+        ("models/sk_lstm_att-20-0.1/init_from/model", "lstm", "init_from: 'lstm' is not this model's standard"),
+        ("models/sk_lstm_att-20-0.1/hidden_size", 200, "init_from: 'lstm_att' is not this model's standard"),
+        ("models/sk_lstm_att-20-0.1/init_from/step", 60, "step 60 is not one of the validations on squad"),
+        ("models/sk_lstm_att-20-0.1/init_from/step", 150, "step 150 is not one of the validations on squad"),
+        ("models/sk_lstm_att-20-0.1/init_from", {"model": "lstm_att", "step": 50}, "must share one step"),
+        ("datasets", {"squad": {"batch_size": 32}}, "no dataset for the model lstm, skim"),
+        ("models", {"lstm": {"architecture": "lstm", "hidden_size": 3}}, "no model for the dataset squad: add one"),
         ("models/..%2fx", {"architecture": "lstm", "hidden_size": 3}, "becomes a folder"),
     ],
 )
@@ -70,6 +79,21 @@ def test_mistakes_are_named(path: str, value: object, message: str, tmp_path: Pa
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed(path, value)))
     with pytest.raises(UserError, match=rf"mine\.yaml: .*{message}"):
         read_config(tmp_path / "mine.yaml")
+
+
+def test_datasets_and_models_meet_by_task() -> None:
+    config = read_config(ROOT / "config" / "smoke.yaml")
+    reading = config.for_task("question_answering")
+    assert config.tasks == ["classification", "question_answering"]
+    assert (list(reading.datasets), list(reading.models)) == (["squad"], list(config.models_of("squad")))
+    assert {model.architecture for model in reading.models.values()} == {"lstm_att", "skim_lstm_att"}
+    assert set(config.models_of("sst")) == set(config.models) - set(reading.models)
+    with pytest.raises(UserError, match="unknown model 'lstm': for squad the smoke config has lstm_att"):
+        config.run("squad", "lstm", 0)
+    first = config.first_steps("squad", "sk_lstm_att-0-0.1")
+    assert first is not None and (first.model, first.step) == ("lstm_att", 100)
+    assert config.first_steps("squad", "lstm_att") == first
+    assert config.first_steps("sst", "lstm") is None
 
 
 def test_a_dataset_may_have_a_recipe_and_seeds_of_its_own(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from skimrnn.reporting.records import Results, Run
 from skimrnn.reporting.systems import paper_value, system_titles
 from skimrnn.reporting.table import NOT_RUN
 
-# The colours of Okabe and Ito, which colour-blind readers can tell apart; markers and dashes tell models apart in grey.
+# The colours of Okabe and Ito and a grey, which colour-blind readers can tell apart; markers and dashes do so in print.
 _STANDARD, _SKIM = "#0072B2", "#D55E00"
-_COLOURS = (_STANDARD, _SKIM, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_COLOURS = (_STANDARD, _SKIM, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
+_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1, 1, 1)))
 _PANEL = (3.6, 2.6)  # Inches: two panels fill the width of a printed page.
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "skimrnn",

@@ -117,7 +117,8 @@ def train(
             status = f"loss {history[-1]['training_loss']:.3f}  val {score:.1%} (best {best_score:.1%})"
             if skimming:
                 status += f"  skim {scores['skim_rate']:.1%}"
-        reporter.update(step, min(best_step + config.patience, config.max_steps), status)
+        expected_steps = min(best_step + config.patience, config.max_steps)
+        reporter.update(step, min(expected_steps, until) if until else expected_steps, status)
 
     if until is not None:
         write_tensors(folder / f"step-{until}.safetensors", model.state_dict())

@@ -110,7 +110,7 @@ def test_cue_words_alone_decide_embedded_labels(name: str) -> None:
         assert all(token in words.all_cues or token in words.fillers for token in tokens)
 
 
-@pytest.mark.parametrize("name", ["sst", "rotten_tomatoes", "imdb", "ag_news", "cbt_mini_ne", "cbt_mini_cn"])
+@pytest.mark.parametrize("name", ["sst", "rotten_tomatoes", "imdb", "ag_news", "squad", "cbt_mini_ne", "cbt_mini_cn"])
 def test_the_mirror_holds_what_its_manifest_says(name: str, mirror: Path, tmp_path: Path) -> None:
     dataset = DATASETS[name]
     fetch_dataset(dataset, "mirror", mirror, tmp_path)

@@ -56,3 +56,19 @@ RECORDS = [
     for model in CONFIG.models_of(dataset)
     for seed in CONFIG.seeds_of(dataset)
 ]
+
+
+def first_steps(wildcards):
+    """The weights that must be there before a run: the first steps of its own, or of the model it starts from."""
+    first = CONFIG.first_steps(wildcards.dataset, wildcards.model)
+    return (
+        f"runs/{SCALE}/{wildcards.dataset}/{first.model}/{wildcards.seed}/step-{first.step}.safetensors"
+        if first
+        else []
+    )
+
+
+def start_option(wildcards, input):
+    """A run that goes on with its own steps finds them in its checkpoint."""
+    first = CONFIG.first_steps(wildcards.dataset, wildcards.model)
+    return f"--start {input.first}" if first and first.model != wildcards.model else ""

@@ -33,7 +33,7 @@ rule tokenise_dataset:
         "logs/tokenise_dataset/{source}/{dataset}.log",
     benchmark:
         "benchmarks/tokenise_dataset/{source}/{dataset}.tsv"
-    threads: 2
+    threads: lambda wildcards: 1 if wildcards.source == "embedded" else 2
     params:
         raw=subpath(input.raw, parent=True),
         folder=subpath(output.manifest, parent=True),

@@ -1,22 +1,6 @@
 # One job a run: dataset x model x seed; and one for the first steps that several runs share.
 
 
-def first_steps(wildcards):
-    """The weights that must be there before a run: the first steps of its own, or of the model it starts from."""
-    first = CONFIG.first_steps(wildcards.dataset, wildcards.model)
-    return (
-        f"runs/{SCALE}/{wildcards.dataset}/{first.model}/{wildcards.seed}/step-{first.step}.safetensors"
-        if first
-        else []
-    )
-
-
-def start_option(wildcards, input):
-    """A run that goes on with its own steps finds them in its checkpoint."""
-    first = CONFIG.first_steps(wildcards.dataset, wildcards.model)
-    return f"--start {input.first}" if first and first.model != wildcards.model else ""
-
-
 rule train_first_steps:
     input:
         prepared=rules.prepare_dataset.output.manifest,
