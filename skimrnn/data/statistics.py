@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -37,8 +38,8 @@ def count_dataset(
     Mean lengths are over the texts of all labelled splits, vocabularies over train alone unless they say otherwise.
     """
     manifest = read_json(raw / "manifest.json")
-    tables = tokenised_splits(dataset, raw, seed, processes, keep_case=True)
-    tables.pop(dataset.unlabelled_split or "", None)
+    labelled = replace(dataset, rows={split: dataset.rows[split] for split in dataset.labelled_splits})
+    tables = tokenised_splits(labelled, raw, seed, processes, keep_case=True)
     counts: dict[str, Counter[str]] = {split: Counter() for split in tables}
     empty = 0
     for split, table in tables.items():

@@ -71,15 +71,15 @@ def test_texts_that_stand_in_two_splits_are_counted_announced_and_kept(
 
 
 def test_an_endless_review_is_cut_to_its_last_words(tmp_path: Path) -> None:
-    dataset = DATASETS["imdb"]
+    dataset = DATASETS["sst"]
     words = [f"w{number}" for number in range(200_000)]
     for split in dataset.rows:
-        rows = [" ".join(words), " ".join(words[:LONGEST]), "short"] * 3
-        write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": rows, "label": [0] * 9}))
+        rows = [" ".join(words), " ".join(words[:LONGEST]), " ".join(words[: LONGEST + 1])]
+        write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": rows, "label": [0] * 3}))
     write_json(tmp_path / "manifest.json", {})
     tokenise_dataset(dataset, tmp_path, tmp_path / "tokens", seed=0)
     texts, _ = read_tokens(tmp_path / "tokens" / "test.parquet")
     assert texts[0] == words[-LONGEST:]
     assert texts[1] == words[:LONGEST]
-    assert texts[2] == ["short"]
-    assert read_json(tmp_path / "tokens" / "manifest.json")["cut"]["test"] == 3
+    assert texts[2] == words[1 : LONGEST + 1]
+    assert read_json(tmp_path / "tokens" / "manifest.json")["cut"]["test"] == 2
