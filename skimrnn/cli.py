@@ -48,7 +48,7 @@ def command_of(group: typer.Typer) -> Callable[[Verb], Verb]:
                 print("interrupted: run the same command to go on", file=sys.stderr)
                 raise typer.Exit(130) from None
 
-        return group.command(function.__name__.removeprefix("data_"))(wrapped)  # type: ignore[return-value]
+        return group.command(function.__name__.removeprefix("data_").replace("_", "-"))(wrapped)  # type: ignore[return-value]
 
     return command
 

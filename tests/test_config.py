@@ -67,9 +67,9 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
         ("models/sk_lstm_att-20-0.1/small_size", 101, "small_size 101 is larger than hidden_size 100"),
         ("models/sk_lstm_att-20-0.1/init_from/model", "lstm", "init_from: 'lstm' is not this model's standard"),
         ("models/sk_lstm_att-20-0.1/hidden_size", 200, "init_from: 'lstm_att' is not this model's standard"),
-        ("models/sk_lstm_att-20-0.1/init_from/step", 60, "step 60 is not one of the validations on squad"),
+        ("models/sk_lstm_att-20-0.1/init_from/step", 50, "step 50 is not one of the validations on squad"),
         ("models/sk_lstm_att-20-0.1/init_from/step", 150, "step 150 is not one of the validations on squad"),
-        ("models/sk_lstm_att-20-0.1/init_from", {"model": "lstm_att", "step": 50}, "must share one step"),
+        ("models/sk_lstm_att-20-0.1/init_from", {"model": "lstm_att", "step": 30}, "must share one step"),
         ("datasets", {"squad": {"batch_size": 32}}, "no dataset for the model lstm, skim"),
         ("models", {"lstm": {"architecture": "lstm", "hidden_size": 3}}, "no model for the dataset squad: add one"),
         ("models/..%2fx", {"architecture": "lstm", "hidden_size": 3}, "becomes a folder"),
@@ -91,17 +91,19 @@ def test_datasets_and_models_meet_by_task() -> None:
     with pytest.raises(UserError, match="unknown model 'lstm': for squad the smoke config has lstm_att"):
         config.run("squad", "lstm", 0)
     first = config.first_steps("squad", "sk_lstm_att-0-0.1")
-    assert first is not None and (first.model, first.step) == ("lstm_att", 100)
+    assert first is not None and (first.model, first.step) == ("lstm_att", 60)
     assert config.first_steps("squad", "lstm_att") == first
     assert config.first_steps("sst", "lstm") is None
 
 
 def test_a_dataset_may_have_a_recipe_and_seeds_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed("datasets/imdb/training", {"max_steps": 7})))
+    settings = changed("datasets/imdb/training", {"max_steps": 7})
+    settings["datasets"]["sst"]["seeds"] = [2, 3]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
     config = read_config(tmp_path / "mine.yaml")
     assert config.run("imdb", "lstm", 0).training.max_steps == 7
     assert config.run("ag_news", "lstm", 0).training == config.training
-    assert (config.seeds_of("sst"), config.seeds_of("imdb")) == ([0, 1], [0])
+    assert (config.seeds_of("sst"), config.seeds_of("imdb")) == ([2, 3], [0])
 
 
 def test_unknown_models_list_the_known_ones() -> None:
