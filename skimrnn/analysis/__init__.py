@@ -1,0 +1,1 @@
+"""What trained models do token by token: outcomes, threshold sweeps, confidence, and what is skimmed."""
