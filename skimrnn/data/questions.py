@@ -49,6 +49,11 @@ class Questions:
         """Tokens of each question's context (N)."""
         return self.offsets[self.contexts + 1] - self.offsets[self.contexts]
 
+    @property
+    def question_lengths(self) -> Tensor:
+        """Tokens of each question (N)."""
+        return self.offsets[self.questions + 1] - self.offsets[self.questions]
+
     def usable(self, context_limit: int | None) -> "Questions":
         """The questions that can be trained on: the answer is aligned, the context has at most so many tokens."""
         keep = self.first >= 0
@@ -119,13 +124,12 @@ def collate_questions(split: Questions, rows: np.ndarray) -> QuestionBatch:
 
 def _padded(split: Questions, texts: Tensor) -> Padded:
     lengths = split.offsets[texts + 1] - split.offsets[texts]
-    tokens = torch.full((len(texts), int(lengths.max())), PADDING)
-    spellings = torch.full_like(tokens, PADDING)
-    for place, text in enumerate(texts.tolist()):
-        span = slice(split.offsets[text], split.offsets[text + 1])
-        length = lengths[place]
-        tokens[place, :length] = split.tokens[span]
-        spellings[place, :length] = split.spellings[span]
+    steps = torch.arange(int(lengths.max()))  # (T)
+    places = (split.offsets[texts, None] + steps).clamp(max=len(split.tokens) - 1)  # (B, T)
+    padding = steps >= lengths[:, None]  # (B, T)
+    tokens, spellings = (
+        values[places].long().masked_fill(padding, PADDING) for values in (split.tokens, split.spellings)
+    )
     return Padded(tokens, spellings, lengths)
 
 

@@ -3,13 +3,13 @@
 Only matrix products count; gates and biases, linear in d, are left out, as in the paper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from skimrnn.layers import SkimLSTM
-from skimrnn.models.reader import Reader
+from skimrnn.models import LSTMAtt, Reader
 
 
 class FlopReduction(BaseModel):
@@ -53,37 +53,28 @@ class Operations(BaseModel):
     @property
     def total(self) -> float:
         """Of the whole model."""
-        return self.attention + self.recurrent + self.decision + self.output
+        parts: dict[str, float] = self.model_dump()
+        return sum(parts.values())
 
 
 def reader_operations(
     model: Reader,
     question_lengths: Tensor,
     context_lengths: Tensor,
-    skim_rates: Sequence[float] = (),
+    skim_rates: Mapping[str, float] | None = None,
     *,
     published_convention: bool = False,
 ) -> Operations:
     """Float operations of `model` on questions (N) about contexts (N) of so many tokens, at its measured skim rates.
 
-    `skim_rates` holds one rate over the tokens of the contexts for each layer and direction, in the order of h_n. The
-    exact count charges a skimmed token for the small cell as it is; the published convention for (d'/d)^2 of the big
-    one. The parameters say how large each product is: a weight of r rows and c columns costs 2 r c a token.
+    `skim_rates` holds one rate for each of the reader's sequences. The exact count charges a skimmed token for the
+    small cell as it is; the published convention for (d'/d)^2 of the big one. The parameters say how large each product
+    is: a weight of r rows and c columns costs 2 r c a token.
     """
+    assert isinstance(model, LSTMAtt)
     tokens = int(context_lengths.sum())
     size = model.embedding.embedding_dim
-    recurrent, decision = 0.0, 0.0
-    directions = _directions(model.layer)
-    for place, suffix in enumerate(directions):
-        big = _cell(model.layer, "", suffix)
-        if not isinstance(model.layer, SkimLSTM):
-            recurrent += big * tokens
-            continue
-        skimmed = skim_rates[place] * tokens
-        ratio = model.layer.small_size / model.layer.hidden_size
-        small = ratio**2 * big if published_convention else _cell(model.layer, "small_", suffix)
-        recurrent += big * (tokens - skimmed) + small * skimmed
-        decision += _cell(model.layer, "decision_", suffix) / 2 * tokens  # The difference of two logits is one row.
+    recurrent, decision = _recurrent(model.layer, model.sequences, tokens, skim_rates or {}, published_convention)
     return Operations(
         # Each word of a context with each of its question: the similarity, and the average.
         attention=2 * 2 * size * float((question_lengths * context_lengths).sum()),
@@ -91,6 +82,28 @@ def reader_operations(
         decision=decision,
         output=2 * model.output.weight.numel() * tokens,
     )
+
+
+def _recurrent(
+    layer: nn.LSTM | SkimLSTM,
+    sequences: Sequence[str],
+    tokens: int,
+    skim_rates: Mapping[str, float],
+    published_convention: bool,
+) -> tuple[float, float]:
+    """Float operations of the cells and of the decisions of a layer over some tokens."""
+    recurrent, decision = 0.0, 0.0
+    for sequence, suffix in zip(sequences, _directions(layer), strict=True):
+        big = _cell(layer, "", suffix)
+        if not isinstance(layer, SkimLSTM):
+            recurrent += big * tokens
+            continue
+        skimmed = skim_rates[sequence] * tokens
+        ratio = layer.small_size / layer.hidden_size
+        small = ratio**2 * big if published_convention else _cell(layer, "small_", suffix)
+        recurrent += big * (tokens - skimmed) + small * skimmed
+        decision += _cell(layer, "decision_", suffix) / 2 * tokens  # The difference of two logits is one row.
+    return recurrent, decision
 
 
 def _directions(layer: nn.LSTM | SkimLSTM) -> list[str]:

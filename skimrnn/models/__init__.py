@@ -2,6 +2,7 @@
 
 from skimrnn.models.classifier import Classification, Classifier
 from skimrnn.models.cloze import ClozeReader
+from skimrnn.models.lstm_att import LSTMAtt
 from skimrnn.models.reader import Reader, SpanLogits
 
-__all__ = ["Classification", "Classifier", "ClozeReader", "Reader", "SpanLogits"]
+__all__ = ["Classification", "Classifier", "ClozeReader", "LSTMAtt", "Reader", "SpanLogits"]

@@ -1,4 +1,4 @@
-"""LSTM+Att, which answers a question by a span of a text: attention, recurrent layers, start and end (Section 4.2)."""
+"""What all readers share: they answer a question by a span of a text (Section 4.2)."""
 
 import math
 from typing import NamedTuple
@@ -16,47 +16,45 @@ MAX_SPAN = 15
 
 
 class SpanLogits(NamedTuple):
-    """What a reader says of a batch; -inf past the end of a context."""
+    """What a reader says of a batch; -inf past the end of a context.
+
+    The decisions are None where every token is read. Their rows are named by the reader's `sequences`.
+    """
 
     start: Tensor  # (B, T)
     end: Tensor  # (B, T)
-    decisions: Decisions | None  # None for the standard LSTM, which reads every token
+    decisions: Decisions | None = None  # about the contexts
+    question_decisions: Decisions | None = None  # about the questions, where these are read by a skimming layer, too
+
+    def skim_loss(self) -> Tensor | None:
+        """The mean over all sequences of the skim term of the loss; None where every token is read."""
+        parts = [part for part in (self.decisions, self.question_decisions) if part is not None]
+        if not parts:
+            return None
+        total = sum((part.skim_loss() * len(part.read) for part in parts), start=torch.zeros(()))
+        return total / sum(len(part.read) for part in parts)
 
 
 class Reader(nn.Module):
-    """LSTM+Att; only the class of `layer` (bidirectional, on 3 E inputs) differs between it and Sk-LSTM+Att.
+    """Base of the readers.
 
-    Each word x_t of the context attends to the words of the question, and u_t is their weighted average. The layers
-    read [x_t ; u_t ; x_t * u_t]; a linear layer each on the last one's outputs gives the logits of start and end. The
-    word vectors (V, E) are the start of an embedding that is trained with the rest; row 0 is padding.
-
-    Differs from the paper: it names an attention and not its form. Here the weight of question word q_j at x_t is the
-    softmax over j of w.q_j + v.(x_t * q_j): BiDAF's similarity, whose term in x_t alone the softmax cancels.
+    A sequence is one layer in one direction: `sequences` names those that run over the contexts, in the order of the
+    decisions, `question_sequences` those that run over the questions.
     """
 
-    def __init__(self, vectors: Tensor, layer: nn.LSTM | SkimLSTM, dropout: float = 0.0) -> None:
-        super().__init__()
-        size = vectors.shape[1]
-        self.embedding = nn.Embedding.from_pretrained(vectors.clone(), freeze=False, padding_idx=0)
-        self.dropout = nn.Dropout(dropout)
-        self.question_weight = nn.Parameter(torch.zeros(size))  # w
-        self.match_weight = nn.Parameter(torch.full((size,), 1 / math.sqrt(size)))  # v: a scaled dot product at first
-        self.layer = layer
-        self.output = nn.Linear(2 * layer.hidden_size, 2)
+    sequences: list[str]
+    question_sequences: list[str]
 
     def forward(self, questions: Padded, contexts: Padded) -> SpanLogits:
         """Read B contexts, each for its question."""
-        question = self.dropout(self.embedding(questions.tokens))  # (B, J, E)
-        context = self.dropout(self.embedding(contexts.tokens))  # (B, T, E)
-        scores = (context * self.match_weight + self.question_weight) @ question.transpose(1, 2)  # (B, T, J)
-        beyond = torch.arange(question.shape[1]) >= questions.lengths[:, None]  # (B, J)
-        summary = scores.masked_fill(beyond[:, None], -math.inf).softmax(dim=2) @ question  # (B, T, E)
-        inputs = torch.cat([context, summary, context * summary], dim=2).transpose(0, 1)  # (T, B, 3E)
-        outputs, decisions = run_recurrent(self.layer, inputs, contexts.lengths)
-        beyond = torch.arange(len(inputs))[:, None] >= contexts.lengths  # (T, B)
-        logits = self.output(outputs).masked_fill(beyond[..., None], -math.inf)  # (T, B, 2)
-        start, end = logits.permute(2, 1, 0).unbind()
-        return SpanLogits(start, end, decisions)
+        raise NotImplementedError
+
+
+def sequence_names(name: str, layer: nn.LSTM | SkimLSTM) -> list[str]:
+    """The names of the layers and directions of `layer`, in the order of h_n: `name 1 forward` and so on."""
+    numbers = [f" {number}" for number in range(1, layer.num_layers + 1)] if layer.num_layers > 1 else [""]
+    directions = (" forward", " backward") if layer.bidirectional else ("",)
+    return [name + number + direction for number in numbers for direction in directions]
 
 
 def run_recurrent(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Decisions | None]:

@@ -20,9 +20,10 @@ from skimrnn.data.questions import (
     read_questions,
     read_scoring,
 )
-from skimrnn.layers import SkimLSTM
+from skimrnn.layers import Decisions, SkimLSTM
 from skimrnn.measures.squad import score_answers
-from skimrnn.models.reader import Reader, decode_independently, decode_jointly
+from skimrnn.models import LSTMAtt, Reader
+from skimrnn.models.reader import decode_independently, decode_jointly
 from skimrnn.training.task import Task
 
 ReaderConfig = LSTMAttConfig | SkimLSTMAttConfig
@@ -32,7 +33,8 @@ class ReadingScores(BaseModel):
     """Scores on the questions of one split. Rates are shares (0 to 1), skim rates over the real tokens of contexts.
 
     `f1` and `em` are those of the likeliest span of limited length, the `independent` ones those of the likeliest start
-    and the likeliest end. `layer_skim_rates` holds one rate for each layer and direction, in the order of h_n.
+    and the likeliest end. `layer_skim_rates` holds one rate for each layer and direction, by its name; `skim_rate` is
+    the mean of those that run over contexts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +46,7 @@ class ReadingScores(BaseModel):
     independent_f1: float
     independent_em: float
     skim_rate: float
-    layer_skim_rates: list[float]
+    layer_skim_rates: dict[str, float]
 
 
 class Answers(NamedTuple):
@@ -52,7 +54,7 @@ class Answers(NamedTuple):
 
     scores: ReadingScores
     predictions: dict[str, str]  # by the id of the question, joint decoding
-    read: Tensor | None  # (layers times directions, total tokens of the questions' contexts), bool
+    read: Tensor | None  # (the reader's sequences, total tokens of the questions' contexts), bool
 
 
 def reading_task(run: RunConfig, prepared: Prepared) -> Task:
@@ -70,7 +72,7 @@ def reading_task(run: RunConfig, prepared: Prepared) -> Task:
     return Task(model, train, loss, lambda: answer_questions(model, validation, scoring).scores, "f1")
 
 
-def build_reader(config: ReaderConfig, vectors: Tensor) -> Reader:
+def build_reader(config: ReaderConfig, vectors: Tensor) -> LSTMAtt:
     """A reader as `config` says, on word vectors (V, E); weights come from torch's global random state."""
     width, dropout = 3 * vectors.shape[1], config.dropout if config.num_layers > 1 else 0.0
     layer: nn.LSTM | SkimLSTM
@@ -80,16 +82,15 @@ def build_reader(config: ReaderConfig, vectors: Tensor) -> Reader:
         )
     else:
         layer = nn.LSTM(width, config.hidden_size, config.num_layers, dropout=dropout, bidirectional=True)
-    return Reader(vectors, layer, config.dropout)
+    return LSTMAtt(vectors, layer, config.dropout)
 
 
 def reading_loss(model: Reader, batch: QuestionBatch, gamma: float) -> Tensor:
     """Cross-entropies of start and end, plus gamma times the mean -log p(skim) where the model skims."""
-    start, end, decisions = model(batch.questions, batch.contexts)
-    loss = functional.cross_entropy(start, batch.first) + functional.cross_entropy(end, batch.last)
-    if decisions is not None:
-        loss = loss + gamma * decisions.skim_loss()
-    return loss
+    logits = model(batch.questions, batch.contexts)
+    loss = functional.cross_entropy(logits.start, batch.first) + functional.cross_entropy(logits.end, batch.last)
+    skim_loss = logits.skim_loss()
+    return loss if skim_loss is None else loss + gamma * skim_loss
 
 
 @torch.no_grad()
@@ -97,25 +98,28 @@ def answer_questions(model: Reader, split: Questions, scoring: Scoring, keep_dec
     """Answer every question of the scored split, with hard decisions, contexts of any length, and score the answers."""
     model.eval()
     joint, independent = [""] * len(split), [""] * len(split)
-    read_tokens: Tensor | int = 0
+    read_tokens: dict[str, int] = {}
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), split.lengths.cumsum(0)])
+    tokens, question_tokens = int(offsets[-1]), int(split.question_lengths.sum())
     kept: Tensor | None = None
     for rows, batch in evaluation_questions(split):
-        start, end, decisions = model(batch.questions, batch.contexts)
+        logits = model(batch.questions, batch.contexts)
         for answers, decode in ((joint, decode_jointly), (independent, decode_independently)):
-            first, last = decode(start, end)
+            first, last = decode(logits.start, logits.end)
             for row, a, b in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True):
                 answers[row] = scoring.cut(split, row, a, b)
-        if decisions is None:
-            continue
-        read_tokens = read_tokens + decisions.read.sum(dim=(1, 2))  # (L)
-        if keep_decisions:
+        _count_read(read_tokens, model.sequences, logits.decisions)
+        _count_read(read_tokens, model.question_sequences, logits.question_decisions)
+        if keep_decisions and logits.decisions is not None:
+            read = logits.decisions.read
             if kept is None:
-                kept = torch.zeros(len(decisions.read), int(offsets[-1]), dtype=torch.bool)
+                kept = torch.zeros(len(read), tokens, dtype=torch.bool)
             for place, row in enumerate(rows.tolist()):
-                kept[:, offsets[row] : offsets[row + 1]] = decisions.read[:, : batch.contexts.lengths[place], place]
-    tokens = int(offsets[-1])
-    skim_rates = [] if isinstance(read_tokens, int) else [1 - count / tokens for count in read_tokens.tolist()]
+                kept[:, offsets[row] : offsets[row + 1]] = read[:, : batch.contexts.lengths[place], place]
+    rates = {
+        name: 1 - count / (tokens if name in model.sequences else question_tokens)
+        for name, count in read_tokens.items()
+    }
     f1, em = score_answers(joint, scoring.answers)
     independent_f1, independent_em = score_answers(independent, scoring.answers)
     scores = ReadingScores(
@@ -125,7 +129,14 @@ def answer_questions(model: Reader, split: Questions, scoring: Scoring, keep_dec
         em=em,
         independent_f1=independent_f1,
         independent_em=independent_em,
-        skim_rate=sum(skim_rates) / len(skim_rates) if skim_rates else 0.0,
-        layer_skim_rates=skim_rates,
+        skim_rate=sum(rates[name] for name in model.sequences) / len(model.sequences) if rates else 0.0,
+        layer_skim_rates=rates,
     )
     return Answers(scores, dict(zip(scoring.ids, joint, strict=True)), kept)
+
+
+def _count_read(counts: dict[str, int], names: list[str], decisions: Decisions | None) -> None:
+    """Add the tokens that each of the named sequences read."""
+    if decisions is not None:
+        for name, count in zip(names, decisions.read.sum(dim=(1, 2)).tolist(), strict=True):
+            counts[name] = counts.get(name, 0) + count

@@ -1,5 +1,6 @@
 """The record of a run: one JSON file from which every table and figure is made."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_model, read_tensors, write_json, write_tensors
 from skimrnn.kernels import KERNEL
 from skimrnn.measures.flops import FlopReduction, Operations, flop_reduction, reader_operations
-from skimrnn.models.reader import Reader
+from skimrnn.models import Reader
 from skimrnn.provenance import Environment
 from skimrnn.training.classification import build_classifier
 from skimrnn.training.evaluate import Scores, evaluate
@@ -206,9 +207,9 @@ def write_reading_record(
     """Answer the development set with the best weights in `folder` and write the record to `path`.
 
     The answers go to `<seed>.predictions.json` beside it, in the official form (the answer of each question by its
-    id), and the decisions about every token to `decisions.safetensors` in `folder`: `read` (layers times directions,
-    tokens of the questions' contexts end to end) and `lengths` (N). With `unfinished` the weights are the best so far,
-    from the checkpoint.
+    id), and the decisions about every token to `decisions.safetensors` in `folder`: `read` (the reader's sequences,
+    tokens of the questions' contexts end to end) and `lengths` (N); its metadata name the sequences. With `unfinished`
+    the weights are the best so far, from the checkpoint.
     """
     config = run.model
     assert isinstance(config, LSTMAttConfig | SkimLSTMAttConfig)
@@ -228,13 +229,16 @@ def write_reading_record(
     split = read_questions(prepared, SCORED_SPLIT)
     answers = answer_questions(model, split, read_scoring(prepared), keep_decisions=True)
     if answers.read is not None:
-        write_tensors(folder / "decisions.safetensors", {"read": answers.read, "lengths": split.lengths})
-    question_lengths = split.offsets[split.questions + 1] - split.offsets[split.questions]
+        write_tensors(
+            folder / "decisions.safetensors",
+            {"read": answers.read, "lengths": split.lengths},
+            {"sequences": json.dumps(model.sequences)},
+        )
 
     def count(reader: Reader, published_convention: bool) -> Operations:
         return reader_operations(
             reader,
-            question_lengths,
+            split.question_lengths,
             split.lengths,
             answers.scores.layer_skim_rates,
             published_convention=published_convention,

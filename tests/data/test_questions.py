@@ -151,6 +151,12 @@ def test_every_question_is_evaluated_in_batches_of_bounded_size(tmp_path: Path, 
         seen += batch_rows.tolist()
         assert batch.contexts.tokens.numel() <= 16_000 or len(batch_rows) == 1
         assert torch.equal(batch.contexts.lengths, split.lengths[batch_rows])
+        for texts, padded in ((split.questions, batch.questions), (split.contexts, batch.contexts)):
+            for text, *row in zip(texts[batch_rows].tolist(), padded.tokens, padded.spellings, strict=True):
+                span = slice(int(split.offsets[text]), int(split.offsets[text + 1]))
+                for values, place in zip((split.tokens, split.spellings), row, strict=True):
+                    expected = values[span].tolist()
+                    assert place.tolist() == expected + [0] * (len(place) - len(expected))
     assert sorted(seen) == list(range(151))
 
 

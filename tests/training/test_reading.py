@@ -34,6 +34,7 @@ from tests.conftest import Silent
 
 STANDARD = LSTMAttConfig(architecture="lstm_att", hidden_size=16)
 SKIM = SkimLSTMAttConfig(architecture="skim_lstm_att", hidden_size=16, small_size=4, gamma=0.1)
+NAMES = ["layer 1 forward", "layer 1 backward", "layer 2 forward", "layer 2 backward"]
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +134,11 @@ def test_predictions_and_decisions_are_those_of_the_scores(config: Config, squad
         for key, answers in zip(scoring.ids, scoring.answers, strict=True)
     ]
     assert sum(right) / len(right) == record.test.em
-    decisions, _ = read_tensors(tmp_path / "skim" / "decisions.safetensors")
+    decisions, metadata = read_tensors(tmp_path / "skim" / "decisions.safetensors")
     assert decisions["read"].shape == (4, record.test.tokens) == (4, int(decisions["lengths"].sum()))
     rates = 1 - decisions["read"].double().mean(dim=1)
-    assert record.test.layer_skim_rates == pytest.approx(rates.tolist(), abs=1e-12)
+    assert json.loads(metadata["sequences"]) == list(record.test.layer_skim_rates) == NAMES
+    assert list(record.test.layer_skim_rates.values()) == pytest.approx(rates.tolist(), abs=1e-12)
     assert record.test.skim_rate == pytest.approx(float(rates.mean()), abs=1e-12)
     assert str(tmp_path) not in (tmp_path / "skim" / "0.json").read_text()
 
@@ -144,7 +146,7 @@ def test_predictions_and_decisions_are_those_of_the_scores(config: Config, squad
 def test_the_loss_is_two_cross_entropies_and_the_weighted_skim_loss(squad: Prepared) -> None:
     model = build_reader(SKIM, squad.vectors()).eval()
     batch = collate_questions(read_questions(squad, "train"), np.arange(8))
-    start, end, decisions = model(batch.questions, batch.contexts)
+    start, end, decisions, _ = model(batch.questions, batch.contexts)
     expected = -sum(
         float(functional.log_softmax(logits, 1)[torch.arange(8), place].mean().detach())
         for logits, place in ((start, batch.first), (end, batch.last))
@@ -184,16 +186,18 @@ def test_operations_of_a_skimming_model_follow_its_skim_rates(squad: Prepared) -
     standard, skim = (build_reader(config, squad.vectors()) for config in (STANDARD, SKIM))
     questions, contexts = torch.tensor([4, 5]), torch.tensor([30, 50])
     dense = reader_operations(standard, questions, contexts)
-    nothing = reader_operations(skim, questions, contexts, [0.0] * 4)
+    nothing = reader_operations(skim, questions, contexts, dict.fromkeys(NAMES, 0.0))
     assert nothing.model_copy(update={"decision": 0.0}) == dense
     assert nothing.decision == pytest.approx(dense.recurrent / (4 * SKIM.hidden_size))
     for rate in (0.3, 1.0):
         for convention in (False, True):
-            count = reader_operations(skim, questions, contexts, [rate] * 4, published_convention=convention)
+            count = reader_operations(
+                skim, questions, contexts, dict.fromkeys(NAMES, rate), published_convention=convention
+            )
             reduction = flop_reduction(rate, SKIM.hidden_size, SKIM.small_size)
             expected = reduction.published_convention if convention else reduction.exact_count
             assert dense.recurrent / (count.recurrent + count.decision) == pytest.approx(expected)
-    second = reader_operations(skim, questions, contexts, [0.0, 0.0, 1.0, 0.0])
+    second = reader_operations(skim, questions, contexts, dict.fromkeys(NAMES, 0.0) | {"layer 2 forward": 1.0})
     big = 2 * 4 * 16 * (2 * 16 + 16)  # One cell of the second layer.
     assert nothing.recurrent - second.recurrent == 80 * big * (1 - 4 / 16)
 
@@ -203,7 +207,7 @@ def test_the_record_says_what_was_run(config: Config, squad: Prepared, tmp_path:
     record = read_reading_record(tmp_path / "0.json")
     assert record.config == config.run("squad", "standard", 0)
     assert record.data.digest == squad.manifest["digest"]
-    assert (record.test.examples, record.test.skim_rate, record.test.layer_skim_rates) == (400, 0.0, [])
+    assert (record.test.examples, record.test.skim_rate, record.test.layer_skim_rates) == (400, 0.0, {})
     broken = json.loads((tmp_path / "0.json").read_text())
     del broken["test"]["f1"]
     (tmp_path / "0.json").write_text(json.dumps(broken))

@@ -8,7 +8,8 @@ import torch
 
 from skimrnn.config import LSTMAttConfig, SkimLSTMAttConfig
 from skimrnn.data.questions import Padded
-from skimrnn.models.reader import MAX_SPAN, Reader, decode_independently, decode_jointly
+from skimrnn.models import LSTMAtt
+from skimrnn.models.reader import MAX_SPAN, decode_independently, decode_jointly
 from skimrnn.training.reading import build_reader
 
 CONFIGS = [
@@ -27,7 +28,7 @@ def test_padding_does_not_reach_the_answers(config: LSTMAttConfig | SkimLSTMAttC
     model = build_reader(config, torch.randn(50, 7)).eval()
     questions, contexts = torch.randint(2, 50, (3, 5)), torch.randint(2, 50, (3, 9))
     q_lengths, lengths = [5, 2, 1], [4, 9, 1]
-    start, end, decisions = model(padded(questions, q_lengths), padded(contexts, lengths))
+    start, end, decisions, _ = model(padded(questions, q_lengths), padded(contexts, lengths))
     assert start.shape == end.shape == (3, 9)
     for row in range(3):
         alone = model(
@@ -87,4 +88,4 @@ def test_only_the_layer_differs_between_a_reader_and_its_skim_variant() -> None:
     skim_names = {name: tensor.shape for name, tensor in skim.state_dict().items()}
     assert names.items() <= skim_names.items()
     assert all(name.startswith(("layer.small_", "layer.decision_")) for name in skim_names.keys() - names.keys())
-    assert isinstance(standard, Reader) and type(standard) is type(skim)
+    assert isinstance(standard, LSTMAtt) and type(standard) is type(skim)

@@ -1,0 +1,47 @@
+"""LSTM+Att: attention to the question, recurrent layers, start and end (Section 4.2)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from skimrnn.data.questions import Padded
+from skimrnn.layers import SkimLSTM
+from skimrnn.models.reader import Reader, SpanLogits, run_recurrent, sequence_names
+
+
+class LSTMAtt(Reader):
+    """LSTM+Att; only the class of `layer` (bidirectional, on 3 E inputs) differs between it and Sk-LSTM+Att.
+
+    Each word x_t of the context attends to the words of the question, and u_t is their weighted average. The layers
+    read [x_t ; u_t ; x_t * u_t]; a linear layer each on the last one's outputs gives the logits of start and end. The
+    word vectors (V, E) are the start of an embedding that is trained with the rest; row 0 is padding.
+
+    Differs from the paper: it names an attention and not its form. Here the weight of question word q_j at x_t is the
+    softmax over j of w.q_j + v.(x_t * q_j): BiDAF's similarity, whose term in x_t alone the softmax cancels.
+    """
+
+    def __init__(self, vectors: Tensor, layer: nn.LSTM | SkimLSTM, dropout: float = 0.0) -> None:
+        super().__init__()
+        size = vectors.shape[1]
+        self.embedding = nn.Embedding.from_pretrained(vectors.clone(), freeze=False, padding_idx=0)
+        self.dropout = nn.Dropout(dropout)
+        self.question_weight = nn.Parameter(torch.zeros(size))  # w
+        self.match_weight = nn.Parameter(torch.full((size,), 1 / math.sqrt(size)))  # v: a scaled dot product at first
+        self.layer = layer
+        self.output = nn.Linear(2 * layer.hidden_size, 2)
+        self.sequences, self.question_sequences = sequence_names("layer", layer), []
+
+    def forward(self, questions: Padded, contexts: Padded) -> SpanLogits:
+        """Read B contexts, each for its question."""
+        question = self.dropout(self.embedding(questions.tokens))  # (B, J, E)
+        context = self.dropout(self.embedding(contexts.tokens))  # (B, T, E)
+        scores = (context * self.match_weight + self.question_weight) @ question.transpose(1, 2)  # (B, T, J)
+        beyond = torch.arange(question.shape[1]) >= questions.lengths[:, None]  # (B, J)
+        summary = scores.masked_fill(beyond[:, None], -math.inf).softmax(dim=2) @ question  # (B, T, E)
+        inputs = torch.cat([context, summary, context * summary], dim=2).transpose(0, 1)  # (T, B, 3E)
+        outputs, decisions = run_recurrent(self.layer, inputs, contexts.lengths)
+        beyond = torch.arange(len(inputs))[:, None] >= contexts.lengths  # (T, B)
+        logits = self.output(outputs).masked_fill(beyond[..., None], -math.inf)  # (T, B, 2)
+        start, end = logits.permute(2, 1, 0).unbind()
+        return SpanLogits(start, end, decisions)
