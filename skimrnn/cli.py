@@ -189,6 +189,34 @@ def evaluate(
 
 
 @verb
+def analyse(
+    config: ConfigOption,
+    dataset: DatasetOption,
+    model: ModelOption,
+    seed: SeedOption,
+    prepared: PreparedOption,
+    run: RunOption,
+    output: Annotated[Path, typer.Option(help="File for the analysis (JSON).")],
+    tokens: Annotated[Path | None, typer.Option(help="Tokenised folder, of a dataset of texts.")] = None,
+    threads: ThreadsOption = 1,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Analyse a reader as far as it was trained; the analysis says so.")
+    ] = False,
+) -> None:
+    """Read the scored split again with trained weights: threshold sweep, confidence, what is skimmed, sample texts."""
+    import torch
+
+    from skimrnn.analysis.analyse import analyse as analyse_run
+    from skimrnn.data.prepare import open_prepared
+    from skimrnn.files import write_json
+
+    settings = read_config(config).run(dataset, model, seed)
+    torch.set_num_threads(threads)
+    analysis = analyse_run(settings, open_prepared(prepared, dataset), tokens, run, unfinished=unfinished)
+    write_json(output, analysis.model_dump(mode="json"))
+
+
+@verb
 def speed(
     config: ConfigOption,
     dataset: DatasetOption,

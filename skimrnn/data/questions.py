@@ -59,11 +59,15 @@ class Questions:
         keep = self.first >= 0
         if context_limit is not None:
             keep &= self.lengths <= context_limit
+        return self.at(keep)
+
+    def at(self, rows: Tensor) -> "Questions":
+        """Some of the questions, by their rows or a mask."""
         return Questions(
             self.tokens,
             self.spellings,
             self.offsets,
-            *(values[keep] for values in (self.contexts, self.questions, self.first, self.last)),
+            *(values[rows] for values in (self.contexts, self.questions, self.first, self.last)),
         )
 
 

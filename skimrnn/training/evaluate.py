@@ -2,6 +2,7 @@
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 from torch.nn import functional
 
 from skimrnn.data.batches import evaluation_batches
@@ -25,16 +26,12 @@ class Scores(BaseModel):
 
 @torch.no_grad()
 def evaluate(model: Classifier | ClozeReader, split: Split) -> Scores:
-    """Score `model` on every text of `split`; the loss is the mean cross-entropy of the task alone.
-
-    Answers that share the highest score share the credit: cloze candidates that training never saw are all one word.
-    """
+    """Score `model` on every text of `split`; the loss is the mean cross-entropy of the task alone."""
     model.eval()
     correct, skimmed, loss = 0.0, 0, 0.0
     for batch in evaluation_batches(split, _BATCH_SIZE):
         logits, decisions = model(*batch.inputs)
-        best = (logits == logits.amax(dim=1, keepdim=True)).double()  # (B, classes)
-        correct += float((best.gather(1, batch.labels[:, None])[:, 0] / best.sum(dim=1)).sum())
+        correct += float(credit(logits, batch.labels).sum())
         loss += float(functional.cross_entropy(logits.double(), batch.labels, reduction="sum"))
         if decisions is not None:
             skimmed += int(batch.lengths.sum()) - int(decisions.read.sum())
@@ -46,3 +43,12 @@ def evaluate(model: Classifier | ClozeReader, split: Split) -> Scores:
         loss=loss / len(split),
         skim_rate=skimmed / tokens,
     )
+
+
+def credit(logits: Tensor, labels: Tensor) -> Tensor:
+    """How far each of the answers (B) that the logits (B, classes) give is right: 1, 0 or a share of 1, as float64.
+
+    Answers that share the highest score share the credit: cloze candidates that training never saw are all one word.
+    """
+    best = (logits == logits.amax(dim=1, keepdim=True)).double()  # (B, classes)
+    return best.gather(1, labels[:, None])[:, 0] / best.sum(dim=1)

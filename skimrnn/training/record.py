@@ -1,21 +1,23 @@
 """The record of a run: one JSON file from which every table and figure is made."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
 
 from skimrnn.config import LSTMAttConfig, LSTMConfig, RunConfig, SkimLSTMAttConfig, SkimLSTMConfig
 from skimrnn.data.prepare import Prepared
-from skimrnn.data.questions import SCORED_SPLIT, read_questions, read_scoring
+from skimrnn.data.questions import SCORED_SPLIT, Questions, read_questions, read_scoring
 from skimrnn.data.registry import Alignment
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_model, read_tensors, write_json, write_tensors
 from skimrnn.kernels import KERNEL
 from skimrnn.measures.flops import FlopReduction, Operations, flop_reduction, reader_operations
-from skimrnn.models import Reader
+from skimrnn.models import Classifier, ClozeReader, Reader
 from skimrnn.provenance import Environment
 from skimrnn.training.classification import build_classifier
 from skimrnn.training.evaluate import Scores, evaluate
@@ -174,15 +176,7 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -
 
     The times of training go to `<seed>.timing.json` beside it.
     """
-    assert isinstance(run.model, LSTMConfig | SkimLSTMConfig)
-    classes = prepared.manifest["classes"]
-    model = build_classifier(run.model, torch.zeros_like(prepared.vectors()), len(classes), cloze=prepared.cloze)
-    weights, _ = read_tensors(folder / "weights.safetensors")
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{folder}: the weights are of another model or vocabulary: train again") from error
-    scores = evaluate(model, prepared.split("test"))
+    scores = evaluate(load_classifier(run, prepared, folder), prepared.split("test"))
     if isinstance(run.model, SkimLSTMConfig):
         reduction = flop_reduction(scores.skim_rate, run.model.hidden_size, run.model.small_size)
     else:
@@ -201,6 +195,42 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -
     write_json(path, record.model_dump(mode="json"))
 
 
+def load_classifier(run: RunConfig, prepared: Prepared, folder: Path) -> Classifier | ClozeReader:
+    """The trained classifier (or cloze reader) of a run's folder."""
+    assert isinstance(run.model, LSTMConfig | SkimLSTMConfig)
+    classes = prepared.manifest["classes"]
+    model = build_classifier(run.model, torch.zeros_like(prepared.vectors()), len(classes), cloze=prepared.cloze)
+    _load(model, read_tensors(folder / "weights.safetensors")[0], folder)
+    return model
+
+
+def load_reader(run: RunConfig, prepared: Prepared, folder: Path, *, unfinished: bool = False) -> Reader:
+    """The trained reader of a run's folder; with `unfinished` the best so far, from the checkpoint."""
+    assert isinstance(run.model, LSTMAttConfig | SkimLSTMAttConfig)
+    stopped = ReadingTrainingRecord.model_validate(read_json(folder / "training.json")).stopped
+    if unfinished != (stopped == "unfinished"):
+        state = "is finished: leave --unfinished out" if unfinished else "is not finished: train on, or --unfinished"
+        raise UserError(f"{folder}: the run {state}")
+    model = build_reader(run.model, torch.zeros_like(prepared.vectors()))
+    weights, _ = read_tensors(weights_file(folder, unfinished=unfinished))
+    if unfinished:
+        weights = {name.removeprefix("best."): tensor for name, tensor in weights.items() if name.startswith("best.")}
+    _load(model, weights, folder)
+    return model
+
+
+def weights_file(folder: Path, *, unfinished: bool = False) -> Path:
+    """Where a run keeps its best weights."""
+    return folder / ("checkpoint.safetensors" if unfinished else "weights.safetensors")
+
+
+def _load(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{folder}: the weights are of another model or vocabulary: train again") from error
+
+
 def write_reading_record(
     run: RunConfig, prepared: Prepared, folder: Path, path: Path, *, unfinished: bool = False
 ) -> None:
@@ -211,21 +241,7 @@ def write_reading_record(
     tokens of the questions' contexts end to end) and `lengths` (N); its metadata name the sequences. With `unfinished`
     the weights are the best so far, from the checkpoint.
     """
-    config = run.model
-    assert isinstance(config, LSTMAttConfig | SkimLSTMAttConfig)
-    training = ReadingTrainingRecord.model_validate(read_json(folder / "training.json"))
-    if unfinished != (training.stopped == "unfinished"):
-        state = "is finished: leave --unfinished out" if unfinished else "is not finished: train on, or --unfinished"
-        raise UserError(f"{folder}: the run {state}")
-    vectors = torch.zeros_like(prepared.vectors())
-    model = build_reader(config, vectors)
-    weights, _ = read_tensors(folder / ("checkpoint.safetensors" if unfinished else "weights.safetensors"))
-    if unfinished:
-        weights = {name.removeprefix("best."): tensor for name, tensor in weights.items() if name.startswith("best.")}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{folder}: the weights are of another model or vocabulary: train again") from error
+    model = load_reader(run, prepared, folder, unfinished=unfinished)
     split = read_questions(prepared, SCORED_SPLIT)
     answers = answer_questions(model, split, read_scoring(prepared), keep_decisions=True)
     if answers.read is not None:
@@ -234,35 +250,39 @@ def write_reading_record(
             {"read": answers.read, "lengths": split.lengths},
             {"sequences": json.dumps(model.sequences)},
         )
-
-    def count(reader: Reader, published_convention: bool) -> Operations:
-        return reader_operations(
-            reader,
-            split.question_lengths,
-            split.lengths,
-            answers.scores.layer_skim_rates,
-            published_convention=published_convention,
-        )
-
-    reference = count(build_reader(LSTMAttConfig(architecture="lstm_att", hidden_size=100), vectors), False).total
-    operations = count(model, False)
+    operations, reduction = reading_operations(model, split, answers.scores.layer_skim_rates, prepared.vectors())
     record = ReadingRecord(
         config=run,
         data=QuestionDataRecord.model_validate(
             {key: prepared.manifest[key] for key in QuestionDataRecord.model_fields}
         ),
-        training=training,
+        training=ReadingTrainingRecord.model_validate(read_json(folder / "training.json")),
         test=answers.scores,
         operations=operations,
-        flop_reduction=FlopReduction(
-            published_convention=reference / count(model, True).total, exact_count=reference / operations.total
-        ),
+        flop_reduction=reduction,
         kernel=KERNEL,
     )
     timing = Timing.model_validate(read_json(folder / "timing.json"))
     write_json(path.with_suffix(".predictions.json"), answers.predictions)
     write_json(path.with_suffix(".timing.json"), timing.model_dump())
     write_json(path, record.model_dump(mode="json"))
+
+
+def reading_operations(
+    model: Reader, split: Questions, skim_rates: Mapping[str, float], vectors: Tensor
+) -> tuple[Operations, FlopReduction]:
+    """Float operations of a reader on a split at its skim rates, and Flop-r beside LSTM+Att of two layers, d = 100."""
+
+    def count(reader: Reader, published_convention: bool) -> Operations:
+        return reader_operations(
+            reader, split.question_lengths, split.lengths, skim_rates, published_convention=published_convention
+        )
+
+    standard = build_reader(LSTMAttConfig(architecture="lstm_att", hidden_size=100), vectors)
+    reference, operations = count(standard, False).total, count(model, False)
+    return operations, FlopReduction(
+        published_convention=reference / count(model, True).total, exact_count=reference / operations.total
+    )
 
 
 def read_record(path: Path) -> Record:

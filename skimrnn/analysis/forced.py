@@ -1,0 +1,69 @@
+"""A Skim-LSTM in which single decisions can be reversed, to see what hangs on them."""
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence, State
+from skimrnn.layers import SkimLSTM
+from skimrnn.layers.skimming import reorder, reversal
+
+_FORCE = 1e6
+"""Added to the logit of reading: far beyond any that is learned."""
+
+
+class ForcedSkimLSTM(SkimLSTM):
+    """A Skim-LSTM that takes some decisions from `force` (L, T, B): 1 reads, -1 skims, 0 decides as learned.
+
+    The decision cell gets one more input, with a weight that outvotes all others, so that the recurrence still runs on
+    the kernel in use. The log probabilities of forced tokens say that they are forced.
+    """
+
+    force: Tensor | None = None
+
+    @classmethod
+    def of(cls, layer: SkimLSTM) -> Self:
+        """A copy of a trained layer."""
+        weight = layer.get_parameter("weight_ih_l0")
+        copy = cls(
+            layer.input_size,
+            layer.hidden_size,
+            layer.small_size,
+            layer.num_layers,
+            layer.bias,
+            layer.batch_first,
+            layer.dropout,
+            layer.bidirectional,
+            threshold=layer.threshold,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        copy.load_state_dict(layer.state_dict())
+        return copy.train(layer.training)
+
+    def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
+        if self.force is None:
+            return super()._run_direction(inputs, lengths, state, suffix)
+        suffixes = [name for layer in range(self.num_layers) for name in self._suffixes(layer)]
+        force = self.force[suffixes.index(suffix)].to(inputs)  # (T, B)
+        if suffix.endswith("_reverse"):
+            force = reorder(force, reversal(lengths, len(inputs)))
+
+        def widened(prefix: str, reading: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            """The weights of a cell with a column for `force`, in which only the row of reading is not zero."""
+            weight, *others = self._weights(prefix, suffix)
+            column = weight.new_zeros(len(weight), 1)
+            column[:1] = reading
+            first, second, third = others
+            return torch.cat([weight, column], dim=1), first, second, third
+
+        return type(self)._run(
+            torch.cat([inputs, force[..., None]], dim=2),
+            lengths,
+            state,
+            CellWeights(*widened("", 0.0)),
+            CellWeights(*widened("small_", 0.0)),
+            DecisionWeights(*widened("decision_", _FORCE)),
+            threshold=self.threshold,
+        )
