@@ -2,15 +2,17 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from skimrnn.analysis.artefact import THRESHOLDS, Analysis, Packed
 from skimrnn.config import Config, SkimLSTMConfig
 from skimrnn.data.registry import DATASETS
 from skimrnn.files import write_json
 from skimrnn.measures.flops import FlopReduction, flop_reduction
+from skimrnn.reporting.records import AnyRecord
 from skimrnn.training.record import Record
 
 MODELS = {"lstm": {"architecture": "lstm", "hidden_size": 100}} | {
@@ -106,6 +108,57 @@ def build_record(config: Config, dataset: str, model: str, seed: int) -> Record:
             "test": scores(0.8 + 0.05 * chance.random(), skim_rate),
             "flop_reduction": reduction,
             "kernel": "reference",
+        }
+    )
+
+
+HOSTILE = ("<script>document.title='owned'</script>", "<br", "/>", '"quoted"', "it's", "&amp;", "</script>", "{{7*7}}")
+"""Tokens that a page must show as they stand."""
+
+
+def build_analysis(record: AnyRecord, directions: Sequence[str], question: str | None = None) -> Analysis:
+    """An analysis with two texts: one of plain words, whose n-th is read below threshold n/10, and a hostile one."""
+    words = [f"word{place}" for place in range(10)]
+
+    def sample(row: int, tokens: Sequence[str]) -> dict[str, object]:
+        p_read = [(place % 10 + 0.5) / 10 for place in range(len(tokens))]
+
+        def point(threshold: float) -> dict[str, object]:
+            # Each LSTM reads one word less than the one before.
+            read = ["".join("01"[p > threshold + 0.1 * place] for p in p_read) for place in range(len(directions))]
+            return {
+                "threshold": threshold,
+                "answer": "positive" if threshold < 0.9 else HOSTILE[0],
+                "p_read": ["".join(f"{round(255 * p):02x}" for p in p_read)] * len(directions),
+                "read": read,
+            }
+
+        return {
+            "row": row,
+            "title": "positive" if question is None else "question",
+            "question": question,
+            "right_answer": "positive",
+            "tokens": tokens,
+            "span": None if question is None else (2, 3),
+            "points": [point(threshold) for threshold in THRESHOLDS],
+        }
+
+    return Analysis.model_validate(
+        {
+            "config": record.config,
+            "data_digest": record.data.digest,
+            "weights_sha256": "5f" * 32,
+            "finished": True,
+            "environment": record.training.environment,
+            "code_digest": "6f" * 32,
+            "outcomes": {},
+            "skim": {
+                "directions": directions,
+                "sweep": {"included": Packed.pack([1], "bit"), "points": [], "outcomes": {}},
+                "confidence": [],
+                "groups": [],
+                "samples": [sample(3, words), sample(7, HOSTILE)],
+            },
         }
     )
 

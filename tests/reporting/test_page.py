@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -10,34 +11,46 @@ from skimrnn.cli import app
 from skimrnn.config import Config
 from skimrnn.errors import UserError
 from skimrnn.files import write_json
-from skimrnn.reporting import page
 from skimrnn.reporting.figures import FIGURES
+from skimrnn.reporting.html import page
 from skimrnn.reporting.records import read_results
 from skimrnn.reporting.table import table_rows
-from skimrnn.training.record import Record
+from skimrnn.training.record import Record, read_record
+from tests.reporting.conftest import HOSTILE, build_analysis
 
 
 class Elements(HTMLParser):
-    """The start tags of a page with their attributes, its visible text, and whether each element is closed."""
+    """The start tags of a page with their attributes, its text, the rows of its tables, and its script's data."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.rows: list[list[str]] = []
+        self.data = ""
         self.open: list[str] = []
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "img", "input"}:
             self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in {"td", "th"}:
+            self.rows[-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.open[-1:] == ["script"]:
+            self.data = self.data or data
+        elif self.open[-1:] != ["style"]:
+            self.text += data
+            if {"td", "th"} & set(self.open):
+                self.rows[-1][-1] += data
 
 
 @pytest.fixture
@@ -53,41 +66,74 @@ def figures(tmp_path: Path) -> Path:
 def write(config: Config, grid: Path, figures: Path, tmp_path: Path) -> Callable[[], str]:
     def written() -> str:
         path = tmp_path / "index.html"
-        page.write_page([read_results(config, grid)], figures, path)
+        page.write_page([read_results(config, grid)], grid, figures, path)
         return path.read_text()
 
     return written
 
 
-def test_every_number_of_the_tables_and_every_run_is_on_the_page(write: Callable[[], str], config: Config, grid: Path):
+def test_every_number_has_a_cell_of_its_own_and_says_where_it_comes_from(
+    write: Callable[[], str], config: Config, grid: Path
+):
     html = write()
     elements = Elements(html)
     assert elements.open == []
+    rows = [[cell.strip() for cell in row] for row in elements.rows]
     results = read_results(config, grid)
     for dataset in config.datasets:
         for row in table_rows(results, dataset):
-            assert row.title in elements.text
-            assert all(str(entry) in elements.text for entry in row.entries)
-    assert elements.text.count("633f3029") == 1 + len(results.of_dataset("sst"))
-    assert "1:20" in elements.text  # 80.5 seconds
-    assert "synthetic" not in html
+            cells = [row.title]
+            for entry in row.entries:  # The exact count and our kernels' speed-ups are printed for no system.
+                cells += [entry.paper_text, entry.ours_text] if entry.column.printed else [entry.ours_text]
+            assert cells in rows
+    data = json.loads(elements.data)
+    origins = {origin["title"]: origin for origin in data["origins"]}
+    seeds = [0, 1, 2]
+    accuracies = [f"{100 * read_record(grid / f'paper/sst/lstm/{seed}.json').test.accuracy:.2f}" for seed in seeds]
+    origin = origins["SST, Standard: Acc (%), ours"]
+    assert [part["value"] for part in origin["parts"]] == accuracies
+    sources = [data["sources"][part["source"]] for part in origin["parts"]]
+    assert [source["File"] for source in sources] == [f"{grid.name}/paper/sst/lstm/{seed}.json" for seed in seeds]
+    facts = {"Data digest": "3f" * 32, "Hardware": "some processor, 2 cores; 1 thread", "Kernel": "reference"}
+    assert facts.items() <= sources[0].items() and sources[0]["Commit"].startswith("633f3029")
+    assert "numbers.csv" in origins["SST, Standard: Acc (%), paper"]["note"]
+    numbers = [attributes["data-origin"] for tag, attributes in elements.tags if "data-origin" in attributes]
+    assert [int(number) for number in numbers] == list(range(len(data["origins"])))
+    assert str(grid.parent) not in html and "synthetic" not in html
+
+
+def test_every_run_is_listed(write: Callable[[], str], config: Config, grid: Path):
+    rows = Elements(write()).rows
+    runs = read_results(config, grid).of_dataset("sst")
+    listed = [row for row in rows if "633f3029" in row]
+    assert len(listed) == len(runs)
+    assert listed[0][:3] == ["SST", "Standard", "0"] and "1:20" in listed[0]  # 80.5 seconds
+    assert ["IMDb", "all 5 models", "0, 1, 2"] in rows and ["SST", "Skim 5/.02", "0, 2"] in rows
 
 
 def test_nothing_is_fetched(write: Callable[[], str]):
     html = write()
     for tag, attributes in Elements(html).tags:
-        assert tag not in {"script", "link", "iframe", "object", "embed", "base"}
-        for name in ("src", "href", "srcset", "poster", "data", "action", "style"):
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+        for name in ("src", "srcset", "poster", "data", "action"):
             assert (attributes.get(name) or "data:").startswith("data:")
-    assert not re.search(r"https?:|//|@import|url\(", re.sub(r'src="data:[^"]*"', "", html))
+        assert (attributes.get("href") or "#").startswith("#")
+    assert not re.search(r"https?:|@import|url\(|fetch\(|XMLHttp|import\(", re.sub(r'src="data:[^"]*"', "", html))
 
 
-def test_tables_and_pictures_are_described(write: Callable[[], str]):
-    tags = Elements(write()).tags
-    assert all(attributes.get("scope") in {"row", "col"} for tag, attributes in tags if tag == "th")
+def test_tables_pictures_and_controls_are_described(write: Callable[[], str]):
+    html = write()
+    tags = Elements(html).tags
+    scopes = {"row", "col", "colgroup"}
+    assert all(attributes.get("scope") in scopes for tag, attributes in tags if tag == "th")
+    assert html.count("<table") == html.count("<caption") > 2
     pictures = [attributes for tag, attributes in tags if tag == "img"]
     assert len(pictures) == len(FIGURES)
     assert all(attributes["alt"] for attributes in pictures)
+    places = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(places) == len(set(places))
+    links = [str(attributes["href"]) for tag, attributes in tags if tag == "a"]
+    assert {link.removeprefix("#") for link in links} <= set(places)
 
 
 def test_text_is_escaped(
@@ -99,19 +145,31 @@ def test_text_is_escaped(
     monkeypatch: pytest.MonkeyPatch,
 ):
     evil = "<script>alert('x')</script>"
-    store(change(make_record(config, "imdb", "lstm", 0), "training.environment.cpu", evil))
+    record = change(make_record(config, "imdb", "skim-5-0.01", 0), "training.environment.cpu", evil)
+    analysis = build_analysis(record, ["layer 1"], question="<b>Who</b>?")
+    write_json(store(record).with_suffix(".analysis.json"), analysis.model_dump(mode="json"))
     titles = {name: f"{name} <script>" for name in config.models}
-    monkeypatch.setattr(page, "system_titles", lambda config: titles)
-    monkeypatch.setattr("skimrnn.reporting.table.system_titles", lambda config: titles)
+    for module in ("skimrnn.reporting.html.page", "skimrnn.reporting.html.texts", "skimrnn.reporting.table"):
+        monkeypatch.setattr(f"{module}.system_titles", lambda config: titles)
     html = write()
-    assert "<script" not in html
+    assert html.count("<script") == html.count("</script") == 2 and "<b>" not in html
     elements = Elements(html)
-    assert evil in elements.text and "lstm <script>" in elements.text
+    assert evil in elements.text and "lstm <script>" in elements.text and "<b>Who</b>?" in elements.text
+    assert " ".join(HOSTILE) in " ".join(elements.text.split())
+    assert json.loads(elements.data)["texts"][1]["points"][-1]["answer"] == HOSTILE[0]
+
+
+def test_an_analysis_of_other_data_is_refused(write: Callable[[], str], config: Config, grid: Path):
+    path = grid / "paper/sst/skim-5-0.01/0.json"
+    analysis = build_analysis(read_record(path), ["layer 1"]).model_copy(update={"data_digest": "0"})
+    write_json(path.with_suffix(".analysis.json"), analysis.model_dump(mode="json"))
+    with pytest.raises(UserError, match=r"0\.analysis\.json: about other data than .*/0\.json: make it again"):
+        write()
 
 
 def test_synthetic_corpora_are_announced(make_config: Callable[..., Config], figures: Path, tmp_path: Path):
     results = read_results(make_config(scale="smoke", data={"source": "embedded"}), tmp_path)
-    page.write_page([results], figures, tmp_path / "index.html")
+    page.write_page([results], tmp_path, figures, tmp_path / "index.html")
     text = Elements((tmp_path / "index.html").read_text()).text
     assert "synthetic stand-ins" in text and "orientation only" in text and "No records." in text
 
@@ -119,7 +177,7 @@ def test_synthetic_corpora_are_announced(make_config: Callable[..., Config], fig
 def test_a_missing_figure_is_a_user_error(config: Config, grid: Path, figures: Path, tmp_path: Path):
     (figures / "training.svg").unlink()
     with pytest.raises(UserError, match=r"training\.svg"):
-        page.write_page([read_results(config, grid)], figures, tmp_path / "index.html")
+        page.write_page([read_results(config, grid)], grid, figures, tmp_path / "index.html")
     assert not (tmp_path / "index.html").exists()
 
 

@@ -12,9 +12,13 @@ from skimrnn.data.registry import get_dataset
 from skimrnn.errors import explain_os_errors
 from skimrnn.files import write_text
 from skimrnn.reporting.figures import figures_of
+from skimrnn.reporting.html.cells import CellTable, TableMaker
+from skimrnn.reporting.html.origins import Origins, duration
+from skimrnn.reporting.html.summary import summarise
+from skimrnn.reporting.html.texts import TRAINED_FOR, TextMaker
 from skimrnn.reporting.records import Results, Run
 from skimrnn.reporting.systems import system_titles
-from skimrnn.reporting.table import NOTHING, Document, commit_text
+from skimrnn.reporting.table import NOTHING, commit_text
 from skimrnn.reporting.table_formats import document_of
 from skimrnn.training.record import Record, read_timing
 
@@ -30,45 +34,70 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Part:
+class Task:
     """What the page says about one task."""
 
-    document: Document
+    name: str
+    title: str
     about: str
+    legend: str
+    tables: list[CellTable]
     pictures: list[Picture]
 
 
-def write_page(tasks: Sequence[Results], figures: Path, path: Path) -> None:
-    """Write the page to `path`, from the results of each task; `write_figures` has filled the folder `figures`."""
+@dataclass(frozen=True)
+class Missing:
+    """Runs of the grid that have no record."""
+
+    dataset: str
+    title: str
+    model: str
+    seeds: str
+
+
+def write_page(tasks: Sequence[Results], folder: Path, figures: Path, path: Path) -> None:
+    """Write the page to `path`, from the results of each task, read from `folder`; `figures` holds the figures."""
     environment = Environment(
-        loader=PackageLoader("skimrnn.reporting"),
+        loader=PackageLoader("skimrnn.reporting.html"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts, provenance, missing = [], [], []
-    for results in tasks:
-        config, document = results.config, document_of(results)
-        pictures = [
-            Picture(kind.title, kind.caption, kind.alt, _inline(figures / f"{kind.name}.svg"))
-            for kind in figures_of(results)
-        ]
-        parts.append(Part(document, _about(results), pictures))
-        titles = system_titles(config)
-        for dataset in config.datasets:
-            provenance += [_provenance(run, titles) for run in results.of_dataset(dataset)]
-            missing += [
-                (get_dataset(dataset).title, titles[model], seeds)
-                for model in config.models
-                if (seeds := results.missing_seeds(dataset, model))
-            ]
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
+    origins, texts = Origins(), TextMaker()
+    documents = [document_of(results) for results in tasks]
+    parts = [
+        Task(
+            document.name,
+            document.title,
+            _about(results),
+            document.legend,
+            TableMaker(results, document, folder, origins).tables(),
+            [
+                Picture(kind.title, kind.caption, kind.alt, _inline(figures / f"{kind.name}.svg"))
+                for kind in figures_of(results)
+            ],
+        )
+        for results, document in zip(tasks, documents, strict=True)
+    ]
+    libraries = [library for results in tasks for library in texts.libraries(results)]
     page = environment.get_template("index.html.j2").render(
-        title=f"Skim-RNN, {tasks[0].config.scale} scale",
-        warning=parts[0].document.warning,
-        parts=parts,
-        provenance=provenance,
-        missing=missing,
+        scale=tasks[0].config.scale,
+        warning=documents[0].warning,
+        datasets=[(name, get_dataset(name).title) for results in tasks for name in results.config.datasets],
+        summary=summarise(tasks),
+        tasks=parts,
+        libraries=libraries,
+        trained_for=TRAINED_FOR,
+        missing=[missing for results in tasks for missing in _missing(results)],
+        provenance=[
+            (dataset, _provenance(run, system_titles(results.config)))
+            for results in tasks
+            for dataset in results.config.datasets
+            for run in results.of_dataset(dataset)
+        ],
+        data=origins.as_json() | {"texts": texts.swept},
     )
     write_text(path, page)
 
@@ -91,8 +120,7 @@ def _about(results: Results) -> str:
         f"The {config.scale} scale plans {len(config.models)} models on {len(config.datasets)} "
         f"dataset{'s' * (len(config.datasets) > 1)}, {planned} runs over seeds, on {texts}. Each run trains with Adam "
         f"at a learning rate of {training.learning_rate:g}, stops when {measure} has not improved for "
-        f"{training.patience:,} steps (at most {training.max_steps:,} steps in all), and {scored}. This page is made "
-        "from the records of the runs and the paper's published numbers alone."
+        f"{training.patience:,} steps (at most {training.max_steps:,} steps in all), and {scored}."
     )
 
 
@@ -101,9 +129,23 @@ def _inline(path: Path) -> str:
         return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
+def _missing(results: Results) -> list[Missing]:
+    """What was not run: a line a model, or one for a dataset without any record."""
+    titles, missing = system_titles(results.config), []
+    for dataset in results.config.datasets:
+        title = get_dataset(dataset).title
+        if not results.of_dataset(dataset):
+            seeds = ", ".join(map(str, results.config.seeds_of(dataset)))
+            missing.append(Missing(dataset, title, f"all {len(titles)} models", seeds))
+            continue
+        for model in results.config.models:
+            if seeds := ", ".join(map(str, results.missing_seeds(dataset, model))):
+                missing.append(Missing(dataset, title, titles[model], seeds))
+    return missing
+
+
 def _provenance(run: Run, titles: dict[str, str]) -> list[str]:
     record, timing = run.record, read_timing(run.path)
-    minutes, seconds = divmod(round(timing.wall_seconds), 60)
     environment = record.training.environment
     skims = isinstance(record.config.model, SkimLSTMConfig | SkimLSTMAttConfig)
     return [
@@ -114,7 +156,7 @@ def _provenance(run: Run, titles: dict[str, str]) -> list[str]:
         f"{100 * record.test.skim_rate:.1f} %" if skims else NOTHING,
         f"{record.training.steps:,} (best {record.training.best_step:,})",
         {"patience": "patience", "max_steps": "step limit", "unfinished": "not finished"}[record.training.stopped],
-        f"{minutes}:{seconds:02d}",
+        duration(timing.wall_seconds),
         str(environment.threads),
         environment.gpu or environment.cpu,
         commit_text(run),

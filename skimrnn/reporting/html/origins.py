@@ -1,0 +1,113 @@
+"""Where a number on the page comes from: the files behind it, and what each of them says of itself."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from skimrnn.measures.speedup import Speed
+from skimrnn.provenance import Environment
+from skimrnn.reporting.records import Run
+from skimrnn.training.record import Record, read_timing
+
+STOPPED = {
+    "patience": "no better for as long as patience says",
+    "max_steps": "step limit",
+    "unfinished": "not finished",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the values that a number is made of, such as that of one seed, and the key of its source."""
+
+    label: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What stands in one cell, how it came about, and from which parts."""
+
+    title: str
+    number: str
+    note: str
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass
+class Origins:
+    """The origins of all cells of a page, numbered, and the facts of their sources: what the page's script shows."""
+
+    origins: list[Origin] = field(default_factory=list)
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def add(self, origin: Origin) -> int:
+        """Keep an origin; gives its number."""
+        self.origins.append(origin)
+        return len(self.origins) - 1
+
+    def source(self, path: Path, facts: dict[str, str]) -> str:
+        """Keep what a file says of itself; gives the key of the file."""
+        key = file_text(path)
+        self.sources.setdefault(key, {"File": key, **facts})
+        return key
+
+    def run(self, run: Run) -> str:
+        """Keep the facts of a run; gives their key."""
+        return self.source(run.path, run_facts(run))
+
+    def as_json(self) -> dict[str, object]:
+        """Everything, as JSON values."""
+        return {"origins": [asdict(origin) for origin in self.origins], "sources": self.sources}
+
+
+def file_text(path: Path) -> str:
+    """A file of results as the page names it, from the folder `results` on: no folder of this machine."""
+    depth = {"speed.json": 4, "datasets.json": 3, "cpu.json": 3}.get(path.name, 5)
+    return "/".join(path.parts[-depth:])
+
+
+def run_facts(run: Run) -> dict[str, str]:
+    """What a record says of one run."""
+    record, timing = run.record, read_timing(run.path)
+    data, training, test = record.data, record.training, record.test
+    vectors = data.vectors
+    scored = "test texts" if isinstance(record, Record) else "questions of the development set"
+    return {
+        "Scored on": f"{test.examples:,} {scored}, {test.tokens:,} tokens",
+        "Data": f"{data.source}{'' if data.complete else ', incomplete'}",
+        "Data digest": data.digest,
+        "Word vectors": f"{vectors.source}, {vectors.dimension} dimensions, SHA-256 {vectors.sha256[:16]}",
+        "Training": f"{training.steps:,} steps, best at {training.best_step:,}; {STOPPED[training.stopped]}",
+        "Wall time": f"{duration(timing.wall_seconds)} (min:s), {timing.peak_memory_mib:,} MiB",
+        **environment_facts(training.environment, record.kernel),
+    }
+
+
+def speed_facts(speed: Speed) -> dict[str, str]:
+    """What a file of measured speed-ups says of itself."""
+    return {
+        "Timed on": f"{speed.texts:,} test texts, {speed.tokens:,} tokens, batch 1",
+        "Data digest": speed.data_digest,
+        **environment_facts(speed.environment, speed.isa or "none compiled"),
+    }
+
+
+def environment_facts(environment: Environment, kernel: str) -> dict[str, str]:
+    """The machine, the code and the kernel."""
+    packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
+    threads = f"{environment.threads} thread{'s' * (environment.threads > 1)}"
+    changed = " with uncommitted changes" if environment.git_dirty else ""
+    return {
+        "Hardware": f"{environment.gpu or environment.cpu}; {threads}",
+        "Kernel": environment.kernel or kernel,
+        "Commit": (environment.git_commit or "unknown") + changed,
+        "Digest of the code": environment.code_digest[:16],
+        "Software": f"Python {environment.python}, {packages}",
+    }
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,119 @@
+"""The coloured texts: which words a model reads and which it skims, at each threshold of its sweep."""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from skimrnn.analysis.artefact import Analysis, Sample, read_analysis
+from skimrnn.data.registry import get_dataset
+from skimrnn.errors import UserError
+from skimrnn.reporting.records import Results
+from skimrnn.reporting.systems import system_titles
+
+TRAINED_FOR = 0.5
+"""The threshold that a model is trained for, which is shown first."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """One token; `read` is the decision of the first LSTM, `in_answer` says whether it is part of the right answer."""
+
+    text: str
+    read: bool
+    in_answer: bool
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text as it is read at the threshold of training; `number` is its place in what the script reads."""
+
+    number: int
+    sample: Sample
+    said: str
+    words: list[Word]
+    directions: list[str]
+    strips: list[str]  # one path a direction, in a box one unit a token wide and one high
+
+    @property
+    def read(self) -> list[str]:
+        """The words that are read."""
+        return [word.text for word in self.words if word.read]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The texts of one model."""
+
+    title: str
+    texts: list[Text]
+
+
+@dataclass(frozen=True)
+class Library:
+    """The texts of one dataset, the thresholds they were read at, and which of these is shown first."""
+
+    dataset: str
+    title: str
+    thresholds: list[float]
+    start: int
+    readings: list[Reading]
+
+
+class TextMaker:
+    """Collects the texts of all datasets; `swept` is what the script of the page reads, a value a text."""
+
+    def __init__(self) -> None:
+        self.swept: list[dict[str, object]] = []
+
+    def libraries(self, results: Results) -> list[Library]:
+        """The texts of each dataset for which a skimming model was analysed: of each model, with its first seed."""
+        libraries = []
+        for dataset in results.config.datasets:
+            readings, thresholds = [], [TRAINED_FOR]
+            for model, title in system_titles(results.config).items():
+                analysis = _first_analysis(results, dataset, model)
+                if analysis is not None and analysis.skim is not None and analysis.skim.samples:
+                    thresholds = [point.threshold for point in analysis.skim.samples[0].points]
+                    texts = [self._text(sample, analysis.skim.directions) for sample in analysis.skim.samples]
+                    readings.append(Reading(f"{title}, seed {analysis.config.seed}", texts))
+            if readings:
+                title, start = get_dataset(dataset).title, _nearest(thresholds)
+                libraries.append(Library(dataset, title, thresholds, start, readings))
+        return libraries
+
+    def _text(self, sample: Sample, directions: list[str]) -> Text:
+        self.swept.append({"points": [point.model_dump() for point in sample.points]})
+        first = sample.points[_nearest([point.threshold for point in sample.points])]
+        start, end = sample.span or (1, 0)
+        words = [
+            Word(token, read == "1", start <= place <= end)
+            for place, (token, read) in enumerate(zip(sample.tokens, first.read[0], strict=True))
+        ]
+        strips = [strip_path(read) for read in first.read]
+        return Text(len(self.swept) - 1, sample, first.answer, words, directions, strips)
+
+
+def _first_analysis(results: Results, dataset: str, model: str) -> Analysis | None:
+    """The analysis of the first seed that has one."""
+    for run in results.of_model(dataset, model):
+        if (path := run.path.with_suffix(".analysis.json")).exists():
+            analysis = read_analysis(path)
+            if analysis.data_digest != run.record.data.digest:
+                raise UserError(f"{path}: about other data than {run.path}: make it again")
+            return analysis
+    return None
+
+
+def _nearest(thresholds: list[float]) -> int:
+    """The place of the threshold that models are trained for, or of the one nearest to it."""
+    return min(range(len(thresholds)), key=lambda place: abs(thresholds[place] - TRAINED_FOR))
+
+
+def strip_path(read: str) -> str:
+    """The path, for an SVG, of boxes over the tokens that are read (`1`)."""
+    path, place = "", 0
+    for decision, run in groupby(read):
+        length = len(list(run))
+        if decision == "1":
+            path += f"M{place} 0h{length}v1h-{length}z"
+        place += length
+    return path
