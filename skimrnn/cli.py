@@ -30,6 +30,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the run.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads (results may differ in rounding between counts).")]
 PreparedOption = Annotated[Path, typer.Option(help="Prepared folder of the dataset.")]
 RunOption = Annotated[Path, typer.Option(help="Folder of the run: weights, history, checkpoint.")]
+RunsOption = Annotated[Path, typer.Option(help="Folder of the runs: <dataset>/<model>/<seed>/weights.safetensors.")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the records: <scale>/<dataset>/<model>/<seed>.json.")]
 
 
@@ -192,15 +193,15 @@ def evaluate(
 def analyse(
     config: ConfigOption,
     dataset: DatasetOption,
-    model: ModelOption,
-    seed: SeedOption,
     prepared: PreparedOption,
-    run: RunOption,
-    output: Annotated[Path, typer.Option(help="File for the analysis (JSON).")],
+    runs: RunsOption,
+    output: Annotated[Path, typer.Option(help="Folder for <dataset>/<model>/<seed>.analysis.json.")],
     tokens: Annotated[Path | None, typer.Option(help="Tokenised folder, of a dataset of texts.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model; all of the dataset if none is named.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="A seed; all of the dataset if none is named.")] = None,
     threads: ThreadsOption = 1,
     unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="Analyse a reader as far as it was trained; the analysis says so.")
+        bool, typer.Option("--unfinished", help="Analyse readers as far as they were trained; the analyses say so.")
     ] = False,
 ) -> None:
     """Read the scored split again with trained weights: threshold sweep, confidence, what is skimmed, sample texts."""
@@ -210,10 +211,14 @@ def analyse(
     from skimrnn.data.prepare import open_prepared
     from skimrnn.files import write_json
 
-    settings = read_config(config).run(dataset, model, seed)
+    settings = read_config(config)
     torch.set_num_threads(threads)
-    analysis = analyse_run(settings, open_prepared(prepared, dataset), tokens, run, unfinished=unfinished)
-    write_json(output, analysis.model_dump(mode="json"))
+    for name in model or settings.models_of(dataset):
+        for number in settings.seeds_of(dataset) if seed is None else seed:
+            run, place = settings.run(dataset, name, number), Path(dataset) / name / str(number)
+            print(f"analysing {place}", file=sys.stderr, flush=True)
+            analysis = analyse_run(run, open_prepared(prepared, dataset), tokens, runs / place, unfinished=unfinished)
+            write_json(output / place.with_name(f"{number}.analysis.json"), analysis.model_dump(mode="json"))
 
 
 @verb
@@ -221,7 +226,7 @@ def speed(
     config: ConfigOption,
     dataset: DatasetOption,
     prepared: PreparedOption,
-    runs: Annotated[Path, typer.Option(help="Folder of the runs: <dataset>/<model>/<seed>/weights.safetensors.")],
+    runs: RunsOption,
     output: Annotated[Path, typer.Option(help="File for the measurements (JSON).")],
 ) -> None:
     """Time the trained Skim-LSTMs of a dataset beside a standard LSTM, on test texts, one at a time (Sp)."""

@@ -64,6 +64,9 @@ TRAINING_CODE = (
 )
 """The parts of the package that decide what a training run gives."""
 
+ANALYSIS_CODE = (*TRAINING_CODE, "analysis", "measures/flops.py")
+"""The parts of the package that decide what the analysis of a run says."""
+
 
 def environment() -> Environment:
     """Describe the code and the machine of this process."""

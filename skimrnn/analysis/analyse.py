@@ -25,11 +25,8 @@ from skimrnn.analysis.words import BANDS, DECILES, KINDS, bands_of, deciles_of, 
 from skimrnn.config import RunConfig
 from skimrnn.data.prepare import Prepared
 from skimrnn.files import sha256_of_file
-from skimrnn.provenance import TRAINING_CODE, code_digest, environment
+from skimrnn.provenance import ANALYSIS_CODE, code_digest, environment
 from skimrnn.training.record import weights_file
-
-ANALYSIS_CODE = (*TRAINING_CODE, "analysis", "measures/flops.py")
-"""The parts of the package that decide what an analysis says."""
 
 _SEED = 0
 _SWEEP_TOKENS = {False: 500_000, True: 200_000}  # Of one pass of a classifier, and of a reader with its four LSTMs.

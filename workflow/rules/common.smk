@@ -9,7 +9,7 @@ from skimrnn.config import parse_config
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
 from skimrnn.files import digest_of, write_text
-from skimrnn.provenance import TRAINING_CODE, code_digest
+from skimrnn.provenance import ANALYSIS_CODE, TRAINING_CODE, code_digest
 
 try:
     CONFIG = parse_config(config, "the workflow's config")
@@ -56,6 +56,7 @@ RECORDS = [
     for model in CONFIG.models_of(dataset)
     for seed in CONFIG.seeds_of(dataset)
 ]
+ANALYSES = [record.replace(".json", ".analysis.json") for record in RECORDS]
 
 
 def first_steps(wildcards):

@@ -1,0 +1,28 @@
+# What trained models do token by token: threshold sweeps, confidence, what is skimmed. Nothing is trained.
+
+
+rule analyse_model:
+    input:
+        prepared=rules.prepare_dataset.output.manifest,
+        tokens=rules.prepare_dataset.input.tokens,
+        weights=rules.train_model.output.weights,
+        training=rules.train_model.output.training,
+    output:
+        analysis=f"results/{SCALE}/{{dataset}}/{{model}}/{{seed}}.analysis.json",
+    log:
+        f"logs/analyse_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.log",
+    benchmark:
+        f"benchmarks/analyse_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        prepared=subpath(input.prepared, parent=True),
+        tokens=subpath(input.tokens, parent=True),
+        runs=f"runs/{SCALE}",
+        results=f"results/{SCALE}",
+        code=code_digest(*ANALYSIS_CODE),
+    shell:
+        "python -m skimrnn analyse --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
+        " --prepared {params.prepared} --tokens {params.tokens} --runs {params.runs} --output {params.results}"
+        " --threads {threads} 2> {log}"
