@@ -8,16 +8,17 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as tensors_to_bytes
 
 from skimrnn.errors import UserError, explain_os_errors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -84,13 +85,15 @@ def read_model(path: Path, model: type[Model]) -> Model:
         raise UserError(f"{path}: not a {kind} of this version ({key}: {first['msg']}): make it again") from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> None:
     """Write named tensors (and text metadata) to one safetensors file, atomically."""
+    from safetensors.torch import save as tensors_to_bytes  # Imported here: it imports torch.
+
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, tensors_to_bytes(contiguous, dict(metadata) if metadata else None))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """Read the tensors and the metadata of a safetensors file (memory-mapped)."""
     with explain_os_errors("read", path):
         if not Path(path).is_file():

@@ -8,10 +8,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict
-
-from skimrnn.kernels import kernel_text
 
 PACKAGE = Path(__file__).parent
 _RECORDED_PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "pyarrow")
@@ -70,6 +67,10 @@ ANALYSIS_CODE = (*TRAINING_CODE, "analysis", "measures/flops.py")
 
 def environment() -> Environment:
     """Describe the code and the machine of this process."""
+    import torch  # Imported here, with what imports it: the workflow and the reports need none of it.
+
+    from skimrnn.kernels import kernel_text
+
     commit, dirty = _git_state()
     return Environment(
         git_commit=commit,

@@ -3,11 +3,6 @@
 import re
 from typing import NamedTuple
 
-from nltk.tokenize import TreebankWordTokenizer
-from nltk.tokenize.punkt import PunktSentenceTokenizer
-
-_sentences = PunktSentenceTokenizer()  # Untrained: its rules need no download.
-_words = TreebankWordTokenizer()
 _QUOTES = ("``", "''")
 _JOINTS = re.compile(r"([-‐‑‒–—−/~“”„«»])")  # An answer often ends within a compound, as in 1990-1991 or km/h.
 
@@ -27,10 +22,12 @@ def tokenise_with_offsets(text: str) -> list[Token]:
     and '') as `` where they open and '' where they close, which is how they stand in the vocabulary; all other tokens
     are their own characters. A text without tokens becomes the single token `<empty>` of no characters.
     """
+    from skimrnn.data.treebank import SENTENCES, WORDS
+
     tokens = []
-    for begin, end in _sentences.span_tokenize(text):
+    for begin, end in SENTENCES.span_tokenize(text):
         place = begin
-        for word in _words.tokenize(text[begin:end]):
+        for word in WORDS.tokenize(text[begin:end]):
             while text[place].isspace():
                 place += 1
             length = 1 if word in _QUOTES and text[place] == '"' else len(word)

@@ -11,8 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from nltk.tokenize import TreebankWordTokenizer
-from nltk.tokenize.punkt import PunktSentenceTokenizer
 
 from skimrnn.data.cloze import tokenise_cloze
 from skimrnn.data.registry import Dataset
@@ -26,8 +24,6 @@ EMPTY = "<empty>"
 """The token of a text without tokens."""
 
 _MARKUP = re.compile(r"<br\s*/?>", re.IGNORECASE)
-_sentences = PunktSentenceTokenizer()  # Untrained: its rules need no download.
-_words = TreebankWordTokenizer()
 
 
 def split_spaces(text: str, *, keep_case: bool = False) -> str:
@@ -40,8 +36,10 @@ def split_treebank(text: str, *, keep_case: bool = False) -> str:
 
     The Treebank rules split a full stop off at the end of a sentence only, so sentences are found first.
     """
-    sentences = _sentences.tokenize(_MARKUP.sub(" ", text))
-    tokens = " ".join(token for sentence in sentences for token in _words.tokenize(sentence))
+    from skimrnn.data.treebank import SENTENCES, WORDS
+
+    sentences = SENTENCES.tokenize(_MARKUP.sub(" ", text))
+    tokens = " ".join(token for sentence in sentences for token in WORDS.tokenize(sentence))
     return tokens if keep_case else tokens.lower()
 
 

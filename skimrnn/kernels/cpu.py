@@ -7,7 +7,7 @@ forward and backward over the whole sequence in C++, and leaves weight and input
 import math
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -250,7 +250,23 @@ def _infer(
     return SkimSequence(outputs, last, log_p, read)
 
 
-@torch.library.custom_op("skimrnn::infer", mutates_args=(), device_types="cpu")
+def _operator(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function an operator of torch's.
+
+    `torch.library.custom_op` would do, but at its first call it imports torch's compiler, which takes seconds.
+    """
+
+    def make(function: Callable[..., Any]) -> Callable[..., Any]:
+        schema = torch.library.infer_schema(function, mutates_args=())
+        torch.library.define(name, schema, tags=torch.Tag.pt2_compliant_tag)
+        torch.library.impl(name, "cpu", function)
+        made: Callable[..., Any] = getattr(torch.ops.skimrnn, name.removeprefix("skimrnn::"))
+        return made
+
+    return make
+
+
+@_operator("skimrnn::infer")
 def _infer_op(
     cell: str,
     inputs: Tensor,
@@ -285,7 +301,7 @@ def _fake_results(inputs: Tensor, hidden: Tensor, memory: Tensor | None) -> tupl
     )
 
 
-@_infer_op.register_fake
+@torch.library.register_fake("skimrnn::infer")  # type: ignore[untyped-decorator]
 def _(
     cell: str,
     inputs: Tensor,
@@ -349,7 +365,7 @@ def _rows(cell: str, hidden: Tensor, weights: Sequence[Tensor]) -> _Rows:
     return _Rows(cell, hidden.shape[1], len(weights[4]) // gates, _cpu.lanes[isa()])
 
 
-@torch.library.custom_op("skimrnn::forward", mutates_args=(), device_types="cpu")
+@_operator("skimrnn::forward")
 def _forward(
     cell: str,
     inputs: Tensor,
@@ -377,7 +393,7 @@ def _forward(
     return (*results, gates, cells)  # type: ignore[return-value]
 
 
-@_forward.register_fake
+@torch.library.register_fake("skimrnn::forward")  # type: ignore[untyped-decorator]
 def _(
     cell: str,
     inputs: Tensor,
@@ -397,7 +413,7 @@ def _(
     )
 
 
-@torch.library.custom_op("skimrnn::backward", mutates_args=(), device_types="cpu")
+@_operator("skimrnn::backward")
 def _backward(
     cell: str,
     lengths: Tensor,
@@ -442,7 +458,7 @@ def _backward(
     return d_gates, d_first_hidden, d_first_cell
 
 
-@_backward.register_fake
+@torch.library.register_fake("skimrnn::backward")  # type: ignore[untyped-decorator]
 def _(
     cell: str,
     lengths: Tensor,
@@ -525,4 +541,4 @@ def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
     return None, d_inputs, None, d_hidden, d_memory if memory is not None else None, d_weights, None, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_save)
+torch.library.register_autograd("skimrnn::forward", _differentiate, setup_context=_save)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors, write_tensors
+from skimrnn.training.optimizer import Adam
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def save_checkpoint(
     path: Path,
     identity: str,
     model: nn.Module,
-    optimizer: torch.optim.Adam,
+    optimizer: Adam,
     best: dict[str, Tensor],
     progress: Progress,
 ) -> None:
@@ -36,14 +37,13 @@ def save_checkpoint(
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
+    tensors |= {f"adam.{name}": tensor for name, tensor in optimizer.state_dict().items()}
     tensors["random"] = torch.get_rng_state()
     write_tensors(path, tensors, {"identity": identity, "progress": json.dumps(vars(progress))})
 
 
 def load_checkpoint(
-    path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Adam
+    path: Path, identity: str, model: nn.Module, optimizer: Adam
 ) -> tuple[dict[str, Tensor], Progress] | None:
     """Restore what `save_checkpoint` wrote and give the best weights and the progress.
 
@@ -61,12 +61,8 @@ def load_checkpoint(
             groups[group][rest] = tensor
     try:
         model.load_state_dict(groups["model"])
-        optimizer_state = optimizer.state_dict()
-        for name, tensor in groups["adam"].items():
-            index, _, key = name.partition(".")
-            optimizer_state["state"].setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict(optimizer_state)
+        optimizer.load_state_dict(groups["adam"])
         torch.set_rng_state(tensors["random"])
         return groups["best"], Progress(**json.loads(metadata["progress"]))
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a checkpoint of this run: delete it and train again") from error

@@ -17,6 +17,7 @@ from skimrnn.layers.skimming import SkimmingLayer
 from skimrnn.provenance import TRAINING_CODE, code_digest, environment
 from skimrnn.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from skimrnn.training.classification import classification_task
+from skimrnn.training.optimizer import Adam
 from skimrnn.training.progress import Reporter
 from skimrnn.training.reading import reading_task
 
@@ -57,7 +58,7 @@ def train(
     if start:
         _start_from(model, start)
     skimming = [module for module in model.modules() if isinstance(module, SkimmingLayer)]
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    optimizer = Adam(model.parameters(), config.learning_rate)
 
     best: dict[str, Tensor] = {}
     progress = Progress(step=0, best_step=0, history=[], seconds=0.0)
@@ -82,7 +83,7 @@ def train(
         for layer in skimming:
             layer.temperature = temperature_at(step, config)
         loss = task.loss(epoch_rows[step % batches_per_epoch])
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         step += 1

@@ -206,11 +206,13 @@ def test_the_record_says_what_was_run(prepared: Prepared, tmp_path: Path) -> Non
 
 
 def test_prepared_data_needs_no_data_libraries(prepared: Prepared, tmp_path: Path) -> None:
-    """Training runs where `datasets`, nltk, gensim and Snakemake cannot be imported."""
+    """Training runs where `datasets`, nltk, gensim and Snakemake cannot be imported; nor does it wait for torch's
+    compiler, which takes as long to import as torch.
+    """
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(small_config(max_steps=2).model_dump(mode="json")))
     program = f"""
 import sys
-for name in ("datasets", "nltk", "gensim", "snakemake"):
+for name in ("datasets", "nltk", "gensim", "snakemake", "torch._dynamo"):
     sys.modules[name] = None
 from skimrnn.cli import app
 app(["train", "--config", {str(tmp_path / "config.yaml")!r}, "--dataset", "sst", "--model", "skim", "--seed", "0",

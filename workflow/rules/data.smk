@@ -18,7 +18,13 @@ rule fetch_dataset:
     params:
         folder=subpath(output.manifest, parent=True),
         code=code_digest(
-            "data/registry.py", "data/sources.py", "data/squad.py", "data/embedded.py"
+            "data/registry.py",
+            "data/sources.py",
+            "data/schemas.py",
+            "data/squad.py",
+            "data/cloze.py",
+            "data/embedded.py",
+            "data/hub.py",
         ),
     shell:
         "python -m skimrnn fetch --dataset {wildcards.dataset} --output {params.folder} 2> {log}"
@@ -39,7 +45,12 @@ rule tokenise_dataset:
         folder=subpath(output.manifest, parent=True),
         seed=CONFIG.data.seed,
         code=code_digest(
-            "data/registry.py", "data/tokens.py", "data/offsets.py", "data/squad.py"
+            "data/registry.py",
+            "data/tokens.py",
+            "data/treebank.py",
+            "data/offsets.py",
+            "data/squad.py",
+            "data/cloze.py",
         ),
     shell:
         "python -m skimrnn tokenise --dataset {wildcards.dataset} --raw {params.raw} --output {params.folder}"
@@ -70,7 +81,7 @@ rule make_vectors:
             f"--tokens {Path(path).parent}" for path in input.tokens
         ],
         settings=CONFIG.vectors.model_dump_json(),
-        code=code_digest("data/vectors.py"),
+        code=code_digest("data/vectors.py", "data/download.py"),
     shell:
         "python -m skimrnn vectors {params.folders} --output {output.vectors} 2> {log}"
 
@@ -90,7 +101,7 @@ rule prepare_dataset:
     params:
         tokens=subpath(input.tokens, parent=True),
         folder=subpath(output.manifest, parent=True),
-        code=code_digest("data/prepare.py", "data/questions.py"),
+        code=code_digest("data/prepare.py", "data/questions.py", "data/vectors.py"),
     shell:
         "python -m skimrnn prepare --dataset {wildcards.dataset} --tokens {params.tokens} --vectors {input.vectors}"
         " --output {params.folder} 2> {log}"
