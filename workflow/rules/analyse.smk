@@ -19,8 +19,8 @@ rule analyse_model:
     params:
         prepared=subpath(input.prepared, parent=True),
         tokens=subpath(input.tokens, parent=True),
-        runs=f"runs/{SCALE}",
-        results=f"results/{SCALE}",
+        runs=lambda wildcards, input: Path(input.weights).parents[3],
+        results=lambda wildcards, output: Path(output.analysis).parents[2],
         code=code_digest(*ANALYSIS_CODE),
     shell:
         "python -m skimrnn analyse --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"

@@ -6,6 +6,8 @@ rule measure_latency:
         measurements="results/benchmark/cpu.json",
     log:
         "logs/measure_latency/cpu.log",
+    benchmark:
+        "benchmarks/measure_latency/cpu.tsv"
     # Nothing else runs beside it.
     threads: workflow.cores
     params:

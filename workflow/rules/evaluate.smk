@@ -13,6 +13,8 @@ rule evaluate_model:
         timing=f"results/{SCALE}/{{dataset}}/{{model}}/{{seed}}.timing.json",
     log:
         f"logs/evaluate_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.log",
+    benchmark:
+        f"benchmarks/evaluate_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -38,6 +40,8 @@ rule measure_speed:
         speed=f"results/{SCALE}/{{dataset}}/speed.json",
     log:
         f"logs/measure_speed/{SCALE}/{{dataset}}.log",
+    benchmark:
+        f"benchmarks/measure_speed/{SCALE}/{{dataset}}.tsv"
     threads: workflow.cores
     params:
         prepared=subpath(input.prepared, parent=True),
