@@ -416,6 +416,28 @@ def page(
 
 
 @verb
+def plan(
+    config: ConfigOption,
+    results: ResultsOption,
+    workers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Runs at a time: cores or GPUs (may be given again).")
+    ] = None,
+) -> None:
+    """What the grid costs: hours that were spent and that are left, measured or estimated from the records."""
+    import os
+
+    from skimrnn.reporting.costs import leave_one_out, make_plans, read_measured
+    from skimrnn.reporting.plan import plan_text
+
+    settings = read_config(config)
+    measured = read_measured(settings, results)
+    if not measured:
+        raise UserError(f"{results / settings.scale}: no record with times beside it: nothing can be estimated yet")
+    plans = make_plans(settings, results, measured)
+    print(plan_text(plans, leave_one_out(measured), workers or [1, os.cpu_count() or 1, 16, 64]))
+
+
+@verb
 def schema(
     output: Annotated[Path, typer.Option(help="File for the JSON schema.")] = Path(
         "workflow/schemas/config.schema.json"
