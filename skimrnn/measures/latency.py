@@ -22,8 +22,8 @@ from skimrnn.provenance import Environment, environment
 
 try:
     from skimrnn.kernels import cpu
-except ImportError as error:
-    raise UserError(f"there are no compiled kernels to time ({error}): install again with a C++ compiler") from error
+except ImportError:  # Installed where no compiler was found: measurements can still be read.
+    cpu = None  # type: ignore[assignment]
 
 WIDTH = 100  # of the inputs
 STEPS = 300
@@ -89,6 +89,8 @@ class Task(NamedTuple):
 
 def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -> Report:
     """Run the named benchmarks (see `BENCHMARKS`); `tell` hears how each task went."""
+    if cpu is None:
+        raise UserError("there are no compiled kernels to time: install again with a C++ compiler")
     skipped: dict[str, str] = {}
     measurements = []
     before = torch.get_num_threads()

@@ -1,6 +1,7 @@
 """The speed benchmark as a table and figures: what is beside what, and what bounds it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib import style
@@ -29,20 +30,38 @@ def write_benchmark(report: Report, folder: Path) -> None:
     """Write `benchmark.md`, and the figures as SVG and PNG, into `folder`."""
     write_text(folder / "benchmark.md", markdown(report))
     with style.context(["default", STYLE]):
-        for name, draw in (("speedup", _speedup), ("plain", _plain)):
+        for name, draw in FIGURES.items():
             if figure := draw(report):
                 for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                     with atomic_path(folder / f"{name}.{suffix}") as path:
                         figure.savefig(path, format=suffix, metadata=metadata)
 
 
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """One benchmark: what was timed, and a row a measurement, as text."""
+
+    name: str
+    note: str
+    headings: list[str]
+    rows: list[list[str]]
+
+
 def markdown(report: Report) -> str:
-    """One table a benchmark: microseconds a token, what they are beside, and which peak bounds them."""
+    """One table a benchmark."""
+    parts = ["# How fast the layers are on a CPU", *benchmark_remarks(report)]
+    for table in benchmark_tables(report):
+        text = tabulate(table.rows, table.headings, tablefmt="github", disable_numparse=True)
+        parts += [f"## {table.name}", table.note, text]
+    return "\n\n".join(parts) + "\n"
+
+
+def benchmark_remarks(report: Report) -> list[str]:
+    """The machine, its peaks, and what was skipped."""
     environment, peaks = report.environment, report.peaks
     caches = ", ".join(f"{size >> 10:,} KiB {speed / 1e9:.0f}" for size, speed in peaks.bandwidth.items())
     packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
-    parts = [
-        "# How fast the layers are on a CPU",
+    return [
         f"{environment.cpu}; instruction set {report.isa}; {packages}; commit {(environment.git_commit or 'none')[:8]}"
         f"{' (changed)' if environment.git_dirty else ''}. Medians of interleaved rounds with 95 % intervals.",
         f"Peaks of one thread, measured in the same run: {peaks.flops / 1e9:.0f} GFLOP/s; reading an array again and "
@@ -50,6 +69,11 @@ def markdown(report: Report) -> str:
         "its time that bound alone would take.",
         *(f"Skipped: {name} ({reason})." for name, reason in report.skipped.items()),
     ]
+
+
+def benchmark_tables(report: Report) -> list[BenchmarkTable]:
+    """Microseconds a token, what they are beside, and which peak bounds them."""
+    tables = []
     for benchmark in dict.fromkeys(m.benchmark for m in report.measurements):
         own = [m for m in report.measurements if m.benchmark == benchmark]
         remembers = any(m.peak_memory_mib is not None for m in own)
@@ -61,10 +85,9 @@ def markdown(report: Report) -> str:
             memory = ["" if m.peak_memory_mib is None else f"{m.peak_memory_mib:.1f}"] if remembers else []
             time = f"{m.microseconds_a_token():.2f}"
             beside = _beside(m, report.measurements)
-            rows.append([*settings, m.name, time, f"{low:.2f} to {high:.2f}", *memory, beside, _bound(m, peaks)])
-        table = tabulate(rows, headings, tablefmt="github", disable_numparse=True)
-        parts += [f"## {benchmark}", _NOTES[benchmark], table]
-    return "\n\n".join(parts) + "\n"
+            rows.append([*settings, m.name, time, f"{low:.2f} to {high:.2f}", *memory, beside, _bound(m, report.peaks)])
+        tables.append(BenchmarkTable(benchmark, _NOTES[benchmark], headings, rows))
+    return tables
 
 
 def _beside(m: Measurement, measurements: Sequence[Measurement]) -> str:
@@ -165,3 +188,7 @@ def _plain(report: Report) -> Figure | None:
         if axes is not panels[0]:
             axes.tick_params(labelleft=False)
     return figure
+
+
+FIGURES: dict[str, Callable[[Report], Figure | None]] = {"speedup": _speedup, "plain": _plain}
+"""What draws each figure; None where nothing was measured for it."""

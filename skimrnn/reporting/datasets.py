@@ -48,7 +48,7 @@ def dataset_markdown(counted: list[DatasetStatistics]) -> str:
         f"paper's figures (mean distance over the complete datasets {_percent(length_distance)} and "
         f"{_percent(distance)}).",
         _markdown_table(_headings(), [_row(entry, vocabulary, length) for entry in counted]),
-        *_remarks(counted),
+        *(["\n".join(f"- {remark}" for remark in remarks)] if (remarks := dataset_remarks(counted)) else []),
         "## Conventions",
         "Paper, then each count with its distance from the paper's figure. GloVe: the 400,000 words of glove.6B.",
         *(_convention_table(counted, measure) for measure in ("vocabulary", "mean_length")),
@@ -76,7 +76,8 @@ def _row(entry: DatasetStatistics, vocabulary: str, length: str) -> list[str]:
     ]
 
 
-def _remarks(counted: list[DatasetStatistics]) -> list[str]:
+def dataset_remarks(counted: list[DatasetStatistics]) -> list[str]:
+    """What is incomplete, a stand-in, in two splits, or empty."""
     remarks = []
     for entry in counted:
         dataset = get_dataset(entry.dataset)
@@ -86,13 +87,13 @@ def _remarks(counted: list[DatasetStatistics]) -> list[str]:
                 for split, rows in entry.fetched_rows.items()
                 if rows != dataset.rows[split]
             ]
-            remarks.append(f"- **{dataset.title} is incomplete**: {', '.join(missing)}.")
+            remarks.append(f"{dataset.title} is incomplete: {', '.join(missing)}.")
         if not dataset.on_hub:
-            remarks.append(f"- {dataset.title}: a stand-in of ours; it is not the Children's Book Test.")
-        remarks += [f"- {dataset.title}: {count:,} texts of {pair}." for pair, count in entry.leaks.items()]
+            remarks.append(f"{dataset.title}: a stand-in of ours; it is not the Children's Book Test.")
+        remarks += [f"{dataset.title}: {count:,} texts of {pair}." for pair, count in entry.leaks.items()]
         if entry.empty:
-            remarks.append(f"- {dataset.title}: {entry.empty:,} texts without a token.")
-    return ["\n".join(remarks)] if remarks else []
+            remarks.append(f"{dataset.title}: {entry.empty:,} texts without a token.")
+    return remarks
 
 
 def _convention_table(counted: list[DatasetStatistics], measure: str) -> str:

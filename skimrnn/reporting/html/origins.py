@@ -46,10 +46,11 @@ class Origins:
         self.origins.append(origin)
         return len(self.origins) - 1
 
-    def source(self, path: Path, facts: dict[str, str]) -> str:
-        """Keep what a file says of itself; gives the key of the file."""
-        key = file_text(path)
-        self.sources.setdefault(key, {"File": key, **facts})
+    def source(self, path: Path, facts: dict[str, str], part: str = "") -> str:
+        """Keep what a file, or a part of it, says of itself; gives its key."""
+        file = file_text(path)
+        key = f"{file} {part}".strip()
+        self.sources.setdefault(key, {"File": file, **facts})
         return key
 
     def run(self, run: Run) -> str:

@@ -1,6 +1,5 @@
 """The report as one HTML page that needs nothing else: no network, no other file."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,10 @@ from skimrnn.errors import explain_os_errors
 from skimrnn.files import write_text
 from skimrnn.reporting.figures import figures_of
 from skimrnn.reporting.html.cells import CellTable, TableMaker
+from skimrnn.reporting.html.corpora import read_corpora
 from skimrnn.reporting.html.origins import Origins, duration
+from skimrnn.reporting.html.pictures import Picture
+from skimrnn.reporting.html.speed import read_benchmark
 from skimrnn.reporting.html.summary import summarise
 from skimrnn.reporting.html.texts import TRAINED_FOR, TextMaker
 from skimrnn.reporting.records import Results, Run
@@ -21,16 +23,6 @@ from skimrnn.reporting.systems import system_titles
 from skimrnn.reporting.table import NOTHING, commit_text
 from skimrnn.reporting.table_formats import document_of
 from skimrnn.training.record import Record, read_timing
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure as a `data:` address."""
-
-    title: str
-    caption: str
-    alt: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ def write_page(tasks: Sequence[Results], folder: Path, figures: Path, path: Path
             document.legend,
             TableMaker(results, document, folder, origins).tables(),
             [
-                Picture(kind.title, kind.caption, kind.alt, _inline(figures / f"{kind.name}.svg"))
+                Picture.inline(kind.title, kind.caption, kind.alt, _read(figures / f"{kind.name}.svg"))
                 for kind in figures_of(results)
             ],
         )
@@ -90,6 +82,8 @@ def write_page(tasks: Sequence[Results], folder: Path, figures: Path, path: Path
         tasks=parts,
         libraries=libraries,
         trained_for=TRAINED_FOR,
+        benchmark=read_benchmark(folder / "benchmark" / "cpu.json"),
+        corpora=read_corpora(folder / tasks[0].config.scale / "datasets.json", origins),
         missing=[missing for results in tasks for missing in _missing(results)],
         provenance=[
             (dataset, _provenance(run, system_titles(results.config)))
@@ -124,9 +118,9 @@ def _about(results: Results) -> str:
     )
 
 
-def _inline(path: Path) -> str:
+def _read(path: Path) -> bytes:
     with explain_os_errors("read", path):
-        return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        return path.read_bytes()
 
 
 def _missing(results: Results) -> list[Missing]:
