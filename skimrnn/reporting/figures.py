@@ -165,8 +165,12 @@ def _curve(run: Run, value: Callable[[Any], float]) -> dict[int, float]:
 
 
 def _panels(results: Results, *draw: Callable[[Axes, str], None]) -> Figure:
-    """A panel a dataset, two to a line; with several `draw` functions a line a dataset and a panel a function."""
-    panels = [(dataset, function) for dataset in results.config.datasets for function in draw]
+    """A panel a dataset, two to a line; with several `draw` functions a line a dataset and a panel a function.
+
+    Datasets that were not run have none, unless nothing was run.
+    """
+    datasets = [dataset for dataset in results.config.datasets if results.of_dataset(dataset)]
+    panels = [(dataset, function) for dataset in datasets or results.config.datasets for function in draw]
     columns = min(2, len(panels)) if len(draw) == 1 else len(draw)
     lines = -(-len(panels) // columns)
     figure = Figure((columns * _PANEL[0], lines * _PANEL[1] + 0.5), layout="constrained")

@@ -62,7 +62,7 @@ def test_the_table_names_what_is_incomplete_what_leaks_and_what_the_paper_prints
     counted: DatasetStatistics, tmp_path: Path
 ) -> None:
     text = dataset_markdown([counted])
-    assert "**SST is incomplete**: train holds 2 of 6,920 rows, validation holds 1 of 872 rows" in text
+    assert "SST is incomplete: train holds 2 of 6,920 rows, validation holds 1 of 872 rows" in text
     assert "- SST: 1 texts of test that stand in train." in text
     assert "- SST: 1 texts without a token." in text
     assert "| SST       | 6,920 \\| 2 | 872 \\| 1" in text

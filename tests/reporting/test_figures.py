@@ -30,14 +30,16 @@ def test_equal_records_give_equal_bytes(results: Results, tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", FIGURES, ids=lambda kind: kind.name)
-def test_a_dataset_that_was_not_run_says_so(kind, results: Results):
-    panels = kind.draw(results).axes
-    for panel in panels:
-        said = [text.get_text() for text in panel.texts]
-        if panel.get_title(loc="left") == "IMDb":
-            assert said == ["not run"] and not panel.has_data()
-        else:
-            assert panel.has_data()
+def test_only_datasets_that_were_run_have_a_panel(kind, results: Results):
+    panels = [panel for panel in kind.draw(results).axes if panel.get_visible()]
+    assert {panel.get_title(loc="left") for panel in panels} == {"SST"}
+    assert all(panel.has_data() for panel in panels)
+
+
+def test_without_any_run_each_panel_says_so(config: Config, tmp_path: Path):
+    panels = drawn(read_results(config, tmp_path), "skim_rate").axes
+    assert [panel.get_title(loc="left") for panel in panels] == ["SST", "IMDb"]
+    assert [text.get_text() for panel in panels for text in panel.texts] == ["not run", "not run"]
 
 
 def test_a_bar_is_the_mean_skim_rate_and_a_missing_one_is_named(results: Results):
