@@ -21,7 +21,17 @@ except ImportError as error:  # Installed where no compiler was found.
 else:
     _missing = None
 
-__all__ = ["KERNEL", "CellWeights", "DecisionWeights", "SkimSequence", "State", "kernel_text", "skim_gru", "skim_lstm"]
+__all__ = [
+    "KERNEL",
+    "CellWeights",
+    "DecisionWeights",
+    "SkimSequence",
+    "State",
+    "kernel_text",
+    "lstm",
+    "skim_gru",
+    "skim_lstm",
+]
 
 
 def _choose() -> str:
@@ -81,3 +91,10 @@ def skim_gru(
     """Run a Skim-GRU on the kernel in use: see `skimrnn.kernels.reference.skim_gru`."""
     run = cpu.skim_gru if KERNEL == "cpu" and cpu.covers(inputs, *state) else reference.skim_gru
     return run(inputs, lengths, state, big, small, decision, threshold=threshold, noise=noise, temperature=temperature)
+
+
+def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, Tensor]:
+    """Run a plain LSTM on the kernel in use: outputs (T, B, D), zero past each sequence's length, and the last h."""
+    run = cpu.lstm if KERNEL == "cpu" and cpu.covers(inputs, *state) else reference.lstm
+    outputs, last = run(inputs, lengths, state, weights)
+    return outputs, last[0]

@@ -40,7 +40,15 @@ def batch(
 def results(outputs: int, last_hidden: int, last_cell: int, log_p: int, read: int, /) -> Results: ...
 def tape(noise: int, temperature: float, gates: int, cells: int, /) -> Tape: ...
 def gradients(
-    outputs: int, last_hidden: int, last_cell: int, log_p: int, gates: int, hidden: int, cell: int, /
+    outputs: int,
+    last_hidden: int,
+    last_cell: int,
+    log_p: int,
+    inputs: int,
+    hidden: int,
+    cell: int,
+    weights: list[int],
+    /,
 ) -> Gradients: ...
 def multiply_add(isa: str, rounds: int, /) -> float: ...
 def read_array(isa: str, array: int, floats: int, rounds: int, /) -> None: ...

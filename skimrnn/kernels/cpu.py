@@ -1,7 +1,7 @@
 """The fast path on the CPU, in float32: the C++ of `cpp/` behind the signatures of `reference.py`.
 
 Inference computes only the cell that each token's decision chose. Training runs both cells, as the relaxed model must,
-forward and backward over the whole sequence in C++, and leaves weight and input gradients to one matrix product each.
+forward and backward over the whole sequence, weight gradients included. A plain LSTM or GRU runs on the same code.
 """
 
 import math
@@ -13,7 +13,6 @@ from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.weak import WeakIdKeyDictionary
 
 from skimrnn.errors import UserError
@@ -23,7 +22,7 @@ from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence
 SUPPORTED_ISAS: list[str] = list(_cpu.supported)
 """Instruction sets that were built and that this CPU has, best first."""
 
-_HIDDEN_SLOTS = {"lstm": (0, 1, 2, 3), "gru": (0, 1, 3)}  # See cpp/engine.hpp.
+_GATES = {"lstm": 4, "gru": 3}
 
 
 def isa() -> str:
@@ -72,12 +71,12 @@ def skim_gru(
 
 
 def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
-    """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D) and the last (h, c). Inference only."""
+    """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D) and the last (h, c)."""
     return _plain("lstm", inputs, lengths, state, weights)
 
 
 def gru(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
-    """Run a plain GRU over `inputs` (T, B, E): outputs (T, B, D) and the last (h,). Inference only."""
+    """Run a plain GRU over `inputs` (T, B, E): outputs (T, B, D) and the last (h,)."""
     return _plain("gru", inputs, lengths, state, weights)
 
 
@@ -105,8 +104,7 @@ class Folded:
 
 
 def _plain(cell: str, inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
-    _check_shapes(inputs, lengths, state, weights)
-    sequence = _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, 0.0)
+    sequence = _run(cell, inputs, lengths, state, list(weights), 0.0, None, 1.0)
     return sequence.outputs, sequence.state
 
 
@@ -192,7 +190,7 @@ def _pack(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
     """Pack four tensors of a plain cell, or twelve of a skimming layer, for the instruction set in use."""
     arrays = [weight.detach().contiguous() for weight in weights]
     hidden_size, input_size = arrays[1].shape[1], arrays[0].shape[1]
-    gates = len(_HIDDEN_SLOTS[cell])
+    gates = _GATES[cell]
     small_size = len(arrays[4]) // gates if len(arrays) > 4 else 0
     for array, rows in zip(arrays[::4], (gates * hidden_size, gates * small_size, 2), strict=False):
         assert len(array) == rows, array.shape
@@ -290,14 +288,17 @@ def _infer_op(
     )
 
 
-def _fake_results(inputs: Tensor, hidden: Tensor, memory: Tensor | None) -> tuple[Tensor, ...]:
+def _fake_results(
+    inputs: Tensor, hidden: Tensor, memory: Tensor | None, weights: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
     steps, batch, _ = inputs.shape
+    skims = len(weights) > 4
     return (
         inputs.new_empty(steps, batch, hidden.shape[1]),
         inputs.new_empty(hidden.shape),
         inputs.new_empty(0 if memory is None else hidden.shape),
-        inputs.new_empty(steps, batch, 2),
-        inputs.new_empty(steps, batch, dtype=torch.bool),
+        inputs.new_empty((steps, batch, 2) if skims else 0),
+        inputs.new_empty((steps, batch) if skims else 0, dtype=torch.bool),
     )
 
 
@@ -313,56 +314,10 @@ def _(
     noise: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, ...]:
-    return _fake_results(inputs, hidden, memory)
+    return _fake_results(inputs, hidden, memory, weights)
 
 
 # Training -------------------------------------------------------------------------------------------------------------
-
-
-class _Rows(NamedTuple):
-    """How a row of gates is laid out: panels of the big cell, of the small cell, and one vector for the decision."""
-
-    cell: str
-    hidden_size: int
-    small_size: int
-    lanes: int
-
-    @property
-    def sizes(self) -> list[int]:
-        return [4 * self._padded(self.hidden_size), 4 * self._padded(self.small_size), self.lanes]
-
-    def _padded(self, units: int) -> int:
-        return -(-units // self.lanes) * self.lanes
-
-    def stack(self, matrices: Sequence[Tensor], slots: tuple[int, ...]) -> Tensor:
-        """Weights (G D, K), (G S, K), (2, K) as rows (sum of sizes, K); padding is zero."""
-        rows = [self._to_panels(matrix, slots) for matrix in matrices[:2]]
-        difference = matrices[2][:1] - matrices[2][1:]
-        return torch.cat([*rows, functional.pad(difference, (0, 0, 0, self.lanes - 1))])
-
-    def unstack(self, rows: Tensor, slots: tuple[int, ...]) -> list[Tensor]:
-        """The gradient of what `stack` stacked, from that of its rows."""
-        big, small, decision = rows.split(self.sizes)
-        units = (self.hidden_size, self.small_size)
-        cells = [self._from_panels(part, n, slots) for part, n in zip((big, small), units, strict=True)]
-        return [*cells, torch.cat([decision[:1], -decision[:1]])]
-
-    def _to_panels(self, matrix: Tensor, slots: tuple[int, ...]) -> Tensor:
-        gates, width = len(slots), matrix.shape[1]
-        units = len(matrix) // gates
-        padded = matrix.new_zeros(4, self._padded(units), width)
-        padded[list(slots), :units] = matrix.view(gates, units, width)
-        return padded.view(4, -1, self.lanes, width).transpose(0, 1).reshape(4 * self._padded(units), width)
-
-    def _from_panels(self, rows: Tensor, units: int, slots: tuple[int, ...]) -> Tensor:
-        width = rows.shape[1]
-        padded = rows.view(-1, 4, self.lanes, width).transpose(0, 1).reshape(4, self._padded(units), width)
-        return padded[list(slots), :units].reshape(len(slots) * units, width)
-
-
-def _rows(cell: str, hidden: Tensor, weights: Sequence[Tensor]) -> _Rows:
-    gates = len(_HIDDEN_SLOTS[cell])
-    return _Rows(cell, hidden.shape[1], len(weights[4]) // gates, _cpu.lanes[isa()])
 
 
 @_operator("skimrnn::forward")
@@ -378,11 +333,8 @@ def _forward(
     temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs, last h, last c, log-probabilities, decisions; and for the way back the gates and the memory cells."""
-    results = [torch.empty_like(t) for t in _fake_results(inputs, hidden, memory)]
+    *results, gates, cells = (torch.empty_like(t) for t in _fake_forward(cell, inputs, hidden, memory, weights))
     layer = _pack(cell, weights)
-    padded = -(-hidden.shape[1] // layer.lanes) * layer.lanes
-    gates = inputs.new_empty(*inputs.shape[:2], layer.row_size)
-    cells = inputs.new_empty((*inputs.shape[:2], padded) if memory is not None else 0)
     noise = None if noise is None else noise.contiguous()
     arrays = [None if t is None else t.contiguous() for t in (inputs, lengths, hidden, memory)]
     layer.forward(
@@ -405,17 +357,27 @@ def _(
     noise: Tensor | None,
     temperature: float,
 ) -> tuple[Tensor, ...]:
-    rows = _rows(cell, hidden, weights)
+    return _fake_forward(cell, inputs, hidden, memory, weights)
+
+
+def _fake_forward(
+    cell: str, inputs: Tensor, hidden: Tensor, memory: Tensor | None, weights: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Results, and room for the rows of gates (panels of both cells, one vector for the decision) and for the cells."""
+    lanes, gates = _cpu.lanes[isa()], _GATES[cell]
+    padded, small = (-(-len(w) // gates // lanes) * lanes for w in (weights[1], weights[5 if len(weights) > 4 else 1]))
     return (
-        *_fake_results(inputs, hidden, memory),
-        inputs.new_empty(*inputs.shape[:2], sum(rows.sizes)),
-        inputs.new_empty((*inputs.shape[:2], rows.sizes[0] // 4) if memory is not None else 0),
+        *_fake_results(inputs, hidden, memory, weights),
+        inputs.new_empty(*inputs.shape[:2], 4 * padded + (4 * small if len(weights) > 4 else 0) + lanes),
+        inputs.new_empty((*inputs.shape[:2], padded) if memory is not None else 0),
     )
 
 
 @_operator("skimrnn::backward")
 def _backward(
     cell: str,
+    wants_inputs: bool,
+    inputs: Tensor,
     lengths: Tensor,
     hidden: Tensor,
     memory: Tensor | None,
@@ -430,37 +392,45 @@ def _backward(
     d_hidden: Tensor | None,
     d_cell: Tensor | None,
     d_log_p: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the gates before their activation (T, B, row), of h_0 and of c_0."""
+) -> list[Tensor]:
+    """Gradients of inputs (empty where not wanted), h_0, c_0 (empty for a GRU) and weights."""
+    results = [torch.empty_like(t) for t in _fake_backward(wants_inputs, inputs, hidden, memory, weights)]
     layer = _pack(cell, weights)
-    d_gates, d_first_hidden = torch.empty_like(gates), torch.empty_like(hidden)
-    d_first_cell = torch.empty_like(hidden if memory is not None else cells)
-    arrays = [None if t is None else t.contiguous() for t in (outputs, lengths, hidden, memory)]
-    if memory is None:
-        d_cell = None
-    d_outputs, d_hidden, d_cell, d_log_p = (
-        None if t is None else t.contiguous() for t in (d_outputs, d_hidden, d_cell, d_log_p)
-    )
+    arrays = [None if t is None else t.contiguous() for t in (inputs, lengths, hidden, memory)]
+    given = [None if t is None else t.contiguous() for t in (d_outputs, d_hidden, d_cell, d_log_p)]
+    outputs = outputs.contiguous()
+    addresses = [_address(t) for t in results]
     layer.backward(
         _batch(outputs.shape, arrays, 0.5),
-        _cpu.results(_address(arrays[0]), 0, 0, _address(log_p), 0),
+        _cpu.results(_address(outputs), 0, 0, _address(log_p), 0),
         _cpu.tape(_address(gates if relaxed else None), temperature, _address(gates), _address(cells)),
         _cpu.gradients(
-            _address(d_outputs),
-            _address(d_hidden),
-            _address(d_cell),
-            _address(d_log_p),
-            _address(d_gates),
-            _address(d_first_hidden),
-            _address(d_first_cell),
+            *map(_address, given),
+            addresses[0] if wants_inputs else 0,
+            addresses[1],
+            addresses[2],
+            addresses[3:],
         ),
     )
-    return d_gates, d_first_hidden, d_first_cell
+    return results
+
+
+def _fake_backward(
+    wants_inputs: bool, inputs: Tensor, hidden: Tensor, memory: Tensor | None, weights: Sequence[Tensor]
+) -> list[Tensor]:
+    return [
+        inputs.new_empty(inputs.shape if wants_inputs else 0),
+        hidden.new_empty(hidden.shape),
+        hidden.new_empty(0 if memory is None else hidden.shape),
+        *(weight.new_empty(weight.shape) for weight in weights),
+    ]
 
 
 @torch.library.register_fake("skimrnn::backward")  # type: ignore[untyped-decorator]
 def _(
     cell: str,
+    wants_inputs: bool,
+    inputs: Tensor,
     lengths: Tensor,
     hidden: Tensor,
     memory: Tensor | None,
@@ -475,9 +445,8 @@ def _(
     d_hidden: Tensor | None,
     d_cell: Tensor | None,
     d_log_p: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    first_cell = torch.empty_like(hidden if memory is not None else cells)
-    return torch.empty_like(gates), torch.empty_like(hidden), first_cell
+) -> list[Tensor]:
+    return _fake_backward(wants_inputs, inputs, hidden, memory, weights)
 
 
 def _batch(shape: torch.Size, arrays: Sequence[Tensor | None], threshold: float) -> _cpu.Batch:
@@ -509,8 +478,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
     inputs, lengths, hidden, memory, outputs, log_p, gates, cells, *weights = ctx.saved_tensors
-    d_gates, d_hidden, d_memory = _backward(
+    if ctx.cell == "gru":
+        gradients = (*gradients[:2], None, *gradients[3:])  # There is no c.
+    d_inputs, d_hidden, d_memory, *d_weights = _backward(
         ctx.cell,
+        ctx.needs_input_grad[1],
+        inputs,
         lengths,
         hidden,
         memory,
@@ -523,22 +496,17 @@ def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         cells,
         *gradients[:4],
     )
-    rows, hidden_slots = _rows(ctx.cell, hidden, weights), _HIDDEN_SLOTS[ctx.cell]
-    input_slots = tuple(range(len(hidden_slots)))
-    flat = d_gates.flatten(0, 1)  # (T B, row)
-    d_inputs = None
-    if ctx.needs_input_grad[1]:
-        d_inputs = (flat @ rows.stack(weights[0::4], input_slots)).view_as(inputs)
-    before = torch.cat([hidden[None], outputs[:-1]])  # h_{t-1}: (T, B, D)
-    d_rows = flat.t() @ torch.cat([inputs, before], dim=2).flatten(0, 1)  # (row, E + D)
-    d_input_rows, d_hidden_rows = d_rows.split([inputs.shape[2], hidden.shape[1]], dim=1)
-    d_bias_rows = flat.sum(0)[:, None]
-    d_weights: list[Any] = [None] * 12
-    d_weights[0::4] = rows.unstack(d_input_rows, input_slots)
-    d_weights[1::4] = rows.unstack(d_hidden_rows, hidden_slots)
-    d_weights[2::4] = [g[:, 0] for g in rows.unstack(d_bias_rows, input_slots)]
-    d_weights[3::4] = [g[:, 0] for g in rows.unstack(d_bias_rows, hidden_slots)]
-    return None, d_inputs, None, d_hidden, d_memory if memory is not None else None, d_weights, None, None, None
+    return (
+        None,
+        d_inputs if ctx.needs_input_grad[1] else None,
+        None,
+        d_hidden,
+        d_memory if memory is not None else None,
+        d_weights,
+        None,
+        None,
+        None,
+    )
 
 
 torch.library.register_autograd("skimrnn::forward", _differentiate, setup_context=_save)

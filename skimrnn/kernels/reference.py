@@ -110,6 +110,19 @@ def skim_gru(
     return _run(step, projected, lengths, state, threshold, noise, temperature)
 
 
+def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
+    """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D), zero past each length, and the last h alone.
+
+    Torch's kernel, which reads the padding, too: in training on the CPU a packed batch takes it three times as long.
+    """
+    hidden, cell = state
+    training = torch.is_grad_enabled()
+    outputs = torch.lstm(inputs, (hidden[None], cell[None]), list(weights), True, 1, 0.0, training, False, False)[0]
+    valid = torch.arange(len(inputs), device=inputs.device)[:, None] < lengths[None, :]  # (T, B)
+    last = outputs[lengths - 1, torch.arange(inputs.shape[1], device=inputs.device)]
+    return outputs.masked_fill(~valid[..., None], 0.0), (last,)
+
+
 def _run(
     step: Callable[[Tensor, State], tuple[State, State, Tensor]],
     projected: Tensor,

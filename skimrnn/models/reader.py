@@ -63,7 +63,7 @@ def run_recurrent(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor) ->
         packed = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
         outputs, _, decisions = layer(packed, return_decisions=True)
         return pad_packed_sequence(outputs, total_length=len(inputs))[0], decisions
-    return padded_lstm(layer, inputs, lengths), None
+    return padded_lstm(layer, inputs, lengths)[0], None
 
 
 def decode_jointly(start: Tensor, end: Tensor, limit: int = MAX_SPAN) -> tuple[Tensor, Tensor]:

@@ -66,6 +66,28 @@ def test_training(cell, sizes, relaxed, isa, seed):
         assert error(a, e, scale) < 1e-5, index
 
 
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_training_a_plain_layer(cell, sizes, isa, seed):
+    """Every gradient against torch's own layer in float64."""
+    case = make_case(cell, sizes)
+    double, single = case.to(torch.float64, True), case.to(torch.float32, True)
+    layer = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](sizes[0], sizes[1]).double()
+    packed = nn.utils.rnn.pack_padded_sequence(double.inputs, case.lengths, enforce_sorted=False)
+    state = tuple(s[None] for s in double.state)
+    parameters = dict(zip(dict(layer.named_parameters()), double.weights[:4], strict=True))
+    output, last = torch.func.functional_call(layer, parameters, (packed, state if cell == "lstm" else state[0]))
+    expected = [nn.utils.rnn.pad_packed_sequence(output)[0], *(s[0] for s in (last if cell == "lstm" else (last,)))]
+    outputs, last = getattr(cpu, cell)(single.inputs, case.lengths, single.state, CellWeights(*single.weights[:4]))
+    actual = [outputs, *last]
+    upstream = [torch.randn_like(value) for value in expected]
+    wanted = torch.autograd.grad(expected, [double.inputs, *double.state, *double.weights[:4]], upstream)
+    leaves = [single.inputs, *single.state, *single.weights[:4]]
+    given = torch.autograd.grad(actual, leaves, [u.float() for u in upstream])
+    for index, (a, e) in enumerate(zip([*actual, *given], [*expected, *wanted], strict=True)):
+        assert error(a, e) < 1e-5, index
+
+
 @pytest.mark.parametrize("result", [0, 1, -1])
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradient_through_one_result_alone(cell, result, seed):
@@ -166,8 +188,7 @@ def test_threads_do_not_change_a_bit(cell, relaxed, threads, seed):
         sequence = case.run(cpu, noise=case.noise if relaxed else None)
         results.append(values(sequence))
         if relaxed:
-            # The weights' gradients are torch's matrix products; those of inputs and states are ours.
-            results[-1] += torch.autograd.grad(sum(v.sum() for v in values(sequence)), case.state)
+            results[-1] += torch.autograd.grad(sum(v.sum() for v in values(sequence)), case.leaves())
     for other in results[1:]:
         assert all(map(torch.equal, other, results[0]))
 
@@ -228,13 +249,16 @@ def test_a_fused_optimiser_step_is_seen(cell, seed):
 
 
 @pytest.mark.parametrize("operator", ["forward", "infer"])
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
-def test_opcheck(cell, operator, seed):
+def test_opcheck(cell, plain, operator, seed):
     training = operator == "forward"
     case = make_case(cell, (3, 9, 2, 4, 3)).to(torch.float32, requires_grad=training)
     noise = case.noise[..., 0] - case.noise[..., 1]
     memory = case.state[1] if cell == "lstm" else None
     arguments = (cell, case.inputs, case.lengths, case.state[0], memory, case.weights, 0.5, noise, 0.7)
+    if plain:
+        arguments = (*arguments[:5], case.weights[:4], 0.0, None, 1.0)
     torch.library.opcheck(getattr(torch.ops.skimrnn, operator).default, arguments)
 
 

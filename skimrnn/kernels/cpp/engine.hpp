@@ -22,6 +22,8 @@ constexpr int kPanel = 4 * kLanes;   // Floats of one panel's slots.
 constexpr int kPanelsAtOnce = 3;     // Panels per pass for a lone sequence: sums enough to hide the latency of adding.
 constexpr int kBlock = 32;           // Tokens that a lone sequence's cheap or certain projections run ahead.
 constexpr int kMostSpeculated = 8;   // Tokens that the big cell's projection runs ahead while reading goes on.
+constexpr int kChunk = 256;          // Tokens whose gradients of the gates are kept before they go into the weights'.
+constexpr int kRows = 128;           // Rows of a panel that a pass of training keeps in the first-level cache.
 
 template <int N>
 struct Count {
@@ -42,6 +44,29 @@ inline void in_runs(int total, const F& f) {
   int offset = 0;
   for (; offset + Most <= total; offset += Most) f(Count<Most>{}, offset);
   call_rest<Most - 1>(total - offset, offset, f);
+}
+
+// sums[n][v] += weights[k][v] * values[n][k] over `count` values of k, for V vectors and N rows: the one shape of all
+// matrix products of training. The sums are copied to locals that no pointer can reach, so that they stay in registers.
+// Never inlined: the loop needs every register, and what the caller keeps in some would push a sum out to memory.
+template <int V, int N>
+[[gnu::noinline]] void accumulate(const float* weights, int64_t weight_stride, int64_t count,
+                                  const float* const (&values)[N], int64_t value_stride, float* const (&sums)[N]) {
+  Vec local[N][V];
+  for (int n = 0; n < N; ++n)
+    for (int v = 0; v < V; ++v) local[n][v] = load(sums[n] + v * kLanes);
+  const float* from[N];
+  for (int n = 0; n < N; ++n) from[n] = values[n];
+  for (int64_t k = 0; k < count; ++k, weights += weight_stride) {
+    Vec value[N];
+    for (int n = 0; n < N; ++n) value[n] = broadcast(from[n][k * value_stride]);
+    for (int v = 0; v < V; ++v) {
+      const Vec weight = load(weights + v * kLanes);
+      for (int n = 0; n < N; ++n) local[n][v] += weight * value[n];
+    }
+  }
+  for (int n = 0; n < N; ++n)
+    for (int v = 0; v < V; ++v) store(sums[n] + v * kLanes, local[n][v]);
 }
 
 class Buffer {
@@ -258,6 +283,7 @@ struct PackedDecision {
 
 // One sequence on its way. State arrays are padded to whole panels of the big cell.
 struct Track {
+  int64_t rank;  // among all sequences, by falling length
   int64_t sequence;
   int64_t length;
   float* hidden;
@@ -342,72 +368,121 @@ class Engine final : public Layer {
   }
 
   void infer(const Batch& batch, const Results& results) const override {
-    on_threads(batch, [&](Track* tracks, int count, Buffer&) { infer_tracks(batch, results, tracks, count); }, 0);
+    Team team(*this, batch, 3);
+    share_out(team.threads, team.threads,
+              [&](int thread) { infer_tracks(batch, results, team.tracks(thread), team.count(thread)); });
   }
 
   void forward(const Batch& batch, const Results& results, const Tape& tape) const override {
-    on_threads(
-        batch,
-        [&](Track* tracks, int count, Buffer& memory) {
-          for (int n = 0; n < count; ++n) {
-            tracks[n].skim_hidden = memory.take(padded_);
-            tracks[n].skim_cell = memory.take(padded_);
-          }
-          forward_tracks(batch, results, tape, tracks, count);
-        },
-        2);
+    Team team(*this, batch, 5);
+    share_out(team.threads, team.threads,
+              [&](int thread) { forward_tracks(batch, results, tape, team.tracks(thread), team.count(thread)); });
   }
 
+  // In chunks of steps, from the last: first the gates' gradients, each thread its sequences; then what they make of the
+  // weights, each thread its panels; last that of the inputs. A chunk is the same for any number of threads, and so is
+  // the order of each sum.
   void backward(const Batch& batch, const Results& results, const Tape& tape,
                 const Gradients& gradients) const override {
-    Buffer transposed(int64_t(decision_offset_ + 1) * padded_);
-    transpose_hidden_weights(transposed.at(0));
-    on_threads(
-        batch,
-        [&](Track* tracks, int count, Buffer& memory) {
-          for (int n = 0; n < count; ++n) {
-            tracks[n].skim_hidden = memory.take(padded_);
-            tracks[n].skim_cell = memory.take(padded_);
-            tracks[n].d_hidden = memory.take(padded_);
-            tracks[n].d_cell = memory.take(padded_);
-          }
-          backward_tracks(batch, results, tape, gradients, transposed.at(0), tracks, count);
-        },
-        4);
+    Team team(*this, batch, 7);
+    const int64_t steps = larger(1, kChunk / batch.sequences), most = steps * batch.sequences;
+    const Transposed hidden(*this, sizes_.hidden, &PackedCell<Cell>::hidden, decision_.hidden, Cell::hidden_slot);
+    const Transposed input(*this, gradients.inputs ? sizes_.input : 0, &PackedCell<Cell>::input, decision_.input,
+                           Cell::input_slot);
+    WeightSums sums(*this);
+    Buffer gates(most * row_size()), sources(most * sums.width), tokens(2 * most), bases(2 * steps);
+    Buffer d_inputs(most * input.padded);
+    Chunk chunk{0, 0, 0, gates.at(0), sources.at(0), reinterpret_cast<int64_t*>(tokens.at(0)),
+                reinterpret_cast<int64_t*>(bases.at(0))};
+    for (int64_t end = batch.lengths[team.order[0]]; end > 0; end = chunk.first) {
+      chunk.end = end;
+      chunk.first = larger(0, end - steps);
+      chunk.count = 0;
+      for (int64_t t = chunk.first; t < end; ++t) {
+        chunk.bases[t - chunk.first] = chunk.count;
+        for (int64_t n = 0; n < batch.sequences && batch.lengths[team.order[n]] > t; ++n)
+          chunk.tokens[chunk.count++] = t * batch.sequences + team.order[n];
+      }
+      share_out(team.threads, team.threads, [&](int thread) {
+        backward_tracks(batch, results, tape, gradients, hidden, chunk, sums.width, team.tracks(thread),
+                        team.count(thread));
+      });
+      share_out(team.threads, sums.panels + 1, [&](int panel) { sums.add(chunk, panel); });
+      if (input.padded)
+        share_out(team.threads, int((chunk.count + kRows - 1) / kRows), [&](int block) {
+          const int64_t first = int64_t(block) * kRows;
+          const int count = int(smaller(kRows, chunk.count - first));
+          float* to = d_inputs.at(first * input.padded);
+          clear(to, int64_t(count) * input.padded);
+          input.multiply(count, [&](int n) { return chunk.gates + (first + n) * row_size(); },
+                         [&](int n) { return to + int64_t(n) * input.padded; });
+          for (int n = 0; n < count; ++n)
+            copy(gradients.inputs + chunk.tokens[first + n] * sizes_.input, to + int64_t(n) * input.padded, sizes_.input);
+        });
+    }
+    for (int64_t n = 0; n < batch.sequences; ++n) {
+      const int64_t row = team.all[n].sequence * sizes_.hidden;
+      copy(gradients.hidden + row, team.all[n].d_hidden, sizes_.hidden);
+      if (Cell::has_cell) copy(gradients.cell + row, team.all[n].d_cell, sizes_.hidden);
+    }
+    if (gradients.inputs)
+      for (int64_t n = 0; n < batch.sequences; ++n)
+        for (int64_t t = batch.lengths[n]; t < batch.steps; ++t)
+          clear(gradients.inputs + (t * batch.sequences + n) * sizes_.input, sizes_.input);
+    sums.write(gradients);
   }
 
  private:
   static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+  static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-  // Share the sequences out and call `work(tracks, count, memory)` on each thread; a thread's tracks are sorted by
-  // falling length, so those with tokens left are always the first ones. `extra` more state arrays a track in memory.
+  // The tracks of all sequences: shared out among the threads by falling length, those of a thread side by side. A
+  // thread's tracks that have tokens left are always its first ones.
+  struct Team {
+    Team(const Engine& engine, const Batch& batch, int arrays)
+        : order_memory(2 * batch.sequences),
+          order(reinterpret_cast<int64_t*>(order_memory.at(0))),
+          threads(int(smaller(batch.threads, batch.sequences))),
+          sequences(batch.sequences),
+          track_memory(batch.sequences * int64_t(sizeof(Track)) / 4),
+          all(reinterpret_cast<Track*>(track_memory.at(0))),
+          states(batch.sequences * arrays * engine.padded_) {
+      sort_by_length(batch.lengths, sequences, order);
+      const int size = engine.sizes_.hidden;
+      for (int thread = 0; thread < threads; ++thread)
+        for (int n = 0; n < count(thread); ++n) {
+          Track& track = tracks(thread)[n] = Track{};
+          track.rank = thread + int64_t(n) * threads;
+          track.sequence = order[track.rank];
+          track.length = batch.lengths[track.sequence];
+          float** const wanted[] = {&track.hidden,      &track.next_hidden, &track.cell,  &track.skim_hidden,
+                                    &track.skim_cell,   &track.d_hidden,    &track.d_cell};
+          for (int array = 0; array < arrays; ++array) *wanted[array] = states.take(engine.padded_);
+          copy(track.hidden, batch.hidden + track.sequence * size, size);
+          if (Cell::has_cell) copy(track.cell, batch.cell + track.sequence * size, size);
+        }
+    }
+
+    int count(int thread) const { return int((sequences - thread + threads - 1) / threads); }
+    Track* tracks(int thread) const {
+      const int64_t each = sequences / threads, longer = sequences % threads;
+      return all + thread * each + smaller(thread, longer);
+    }
+
+    Buffer order_memory;
+    int64_t* order;
+    int threads;
+    int64_t sequences;
+    Buffer track_memory;
+    Track* all;
+    Buffer states;
+  };
+
+  // Call `work(share)` for each of `shares` on so many threads.
   template <class Work>
-  void on_threads(const Batch& batch, const Work& work, int extra) const {
-    Buffer order_memory(2 * batch.sequences);
-    int64_t* order = reinterpret_cast<int64_t*>(order_memory.at(0));
-    sort_by_length(batch.lengths, batch.sequences, order);
-    const int threads = int(smaller(batch.threads, batch.sequences));
-    auto on_thread = [&](int thread) {
-      const int count = int((batch.sequences - thread + threads - 1) / threads);
-      const int64_t track_floats = int64_t(sizeof(Track)) / 4 * count + 16;
-      Buffer memory(track_floats + int64_t(3 + extra) * padded_ * count);
-      Track* tracks = reinterpret_cast<Track*>(memory.take((track_floats + 15) / 16 * 16 - 16));
-      for (int n = 0; n < count; ++n) {
-        Track& track = tracks[n];
-        track = Track{};
-        track.sequence = order[thread + int64_t(n) * threads];
-        track.length = batch.lengths[track.sequence];
-        track.hidden = memory.take(padded_);
-        track.next_hidden = memory.take(padded_);
-        track.cell = memory.take(padded_);
-        copy(track.hidden, batch.hidden + track.sequence * sizes_.hidden, sizes_.hidden);
-        if (Cell::has_cell) copy(track.cell, batch.cell + track.sequence * sizes_.hidden, sizes_.hidden);
-      }
-      work(tracks, count, memory);
-    };
-    using OnThread = decltype(on_thread);
+  static void share_out(int threads, int shares, const Work& work) {
     run_on_threads(
-        threads, [](int thread, void* context) { (*static_cast<OnThread*>(context))(thread); }, &on_thread);
+        threads, shares, [](int share, const void* context) { (*static_cast<const Work*>(context))(share); }, &work);
   }
 
   static void copy(float* to, const float* from, int count) { memcpy(to, from, count * sizeof(float)); }
@@ -611,81 +686,162 @@ class Engine final : public Layer {
     }
   }
 
-  // The hidden weights by rows of gates, as the way back needs them: panels of up to 4 vectors of hidden units, each
-  // (decision_offset + 1, vectors, lanes).
-  void transpose_hidden_weights(float* to) const {
-    const int rows = decision_offset_ + 1;
-    auto put = [&](int row, int unit, float value) {
-      const int panel = unit / kPanel;
-      const int width = int(smaller(kPanel, padded_ - panel * kPanel));
-      to[int64_t(panel) * rows * kPanel + int64_t(row) * width + unit % kPanel] = value;
-    };
-    const PackedCell<Cell>* const cells[] = {&big_, &small_};
-    for (const PackedCell<Cell>* cell : cells)
-      for (int panel = 0; panel < cell->panels; ++panel)
-        for (int unit = 0; unit < sizes_.hidden; ++unit)
-          for (int gate = 0; gate < Cell::gates; ++gate)
-            for (int lane = 0; lane < kLanes; ++lane)
-              put((cell == &small_ ? small_offset_ : 0) + panel * kPanel + Cell::hidden_slot(gate) * kLanes + lane, unit,
-                  cell->hidden.at(((int64_t(panel) * sizes_.hidden + unit) * Cell::gates + gate) * kLanes)[lane]);
-    if (sizes_.skims)
-      for (int unit = 0; unit < sizes_.hidden; ++unit) put(decision_offset_, unit, decision_.hidden.at(0)[unit]);
-  }
+  // Weights by rows of gates, as the way back needs them: panels of up to 4 vectors of columns, each (rows, vectors,
+  // lanes).
+  struct Transposed {
+    template <class Slot>
+    Transposed(const Engine& engine, int columns, const Buffer PackedCell<Cell>::* weights, const Buffer& decision,
+               const Slot& slot)
+        : rows(engine.rows()), padded((columns + kLanes - 1) / kLanes * kLanes), memory(int64_t(rows) * padded) {
+      auto put = [&](int row, int column, float value) {
+        const int first = column / kPanel * kPanel;
+        const int64_t width = smaller(kPanel, padded - first);
+        memory.at(int64_t(first) * rows)[row * width + column - first] = value;
+      };
+      const PackedCell<Cell>* const cells[] = {&engine.big_, &engine.small_};
+      int row = 0;
+      for (const PackedCell<Cell>* cell : cells)
+        for (int panel = 0; panel < cell->panels; ++panel, row += kPanel)
+          for (int column = 0; column < columns; ++column)
+            for (int gate = 0; gate < Cell::gates; ++gate)
+              for (int lane = 0; lane < kLanes; ++lane)
+                put(row + slot(gate) * kLanes + lane, column,
+                    (cell->*weights).at(((int64_t(panel) * columns + column) * Cell::gates + gate) * kLanes)[lane]);
+      if (engine.sizes_.skims)
+        for (int column = 0; column < columns; ++column) put(row, column, decision.at(0)[column]);
+    }
+
+    // sums(n) += gates(n) times the weights, for `count` rows of each.
+    template <class Gates, class Sums>
+    void multiply(int count, const Gates& gates, const Sums& sums) const {
+      for (int first = 0; first < padded; first += kPanel) {
+        const int vectors = int(smaller(4, (padded - first) / kLanes));
+        for (int row = 0; row < rows; row += kRows) {
+          const int height = int(smaller(kRows, rows - row));
+          const float* weights = memory.at(int64_t(first) * rows + int64_t(row) * vectors * kLanes);
+          in_runs<kGroup>(count, [&](auto n_rows, int offset) {
+            constexpr int N = decltype(n_rows)::value;
+            const float* values[N];
+            float* to[N];
+            for (int n = 0; n < N; ++n) {
+              values[n] = gates(offset + n) + row;
+              to[n] = sums(offset + n) + first;
+            }
+            call_rest<4>(vectors, 0, [&](auto v, int) {
+              constexpr int V = decltype(v)::value;
+              accumulate<V, N>(weights, V * kLanes, height, values, 1, to);
+            });
+          });
+        }
+      }
+    }
+
+    const int rows, padded;
+    Buffer memory;
+  };
+
+  // Some steps on the way back. Their tokens lie by steps, and by rank within one.
+  struct Chunk {
+    int64_t first, end;  // steps
+    int64_t count;       // tokens
+    float* gates;        // (count, row_size): the gradient of the gates
+    float* sources;      // (count, width of WeightSums): what the weights are multiplied with
+    int64_t* tokens;     // t B + sequence of each
+    int64_t* bases;      // of each step
+  };
+
+  // The gradient of all weights, packed as they are. The columns are x, h_{t-1} and 1, whose weights are the biases.
+  struct WeightSums {
+    explicit WeightSums(const Engine& engine)
+        : engine(engine),
+          panels(engine.big_.panels + engine.small_.panels),
+          columns(engine.sizes_.input + engine.sizes_.hidden + 1),
+          width((columns + 15) / 32 * 32 + 16),  // An odd number of cache lines: rows meet in few sets.
+          memory(int64_t(panels) * columns * kPanel + int64_t(columns) * kLanes) {}
+
+    // One panel's share of a chunk; the last one is the decision's.
+    void add(const Chunk& chunk, int panel) const {
+      if (panel < panels) return add<4, kGroup>(chunk, panel);
+      if (engine.sizes_.skims) add<1, 2 * kGroup>(chunk, panel);
+    }
+
+    template <int V, int Most>
+    void add(const Chunk& chunk, int panel) const {
+      const int64_t row_size = engine.row_size();
+      float* to = memory.at(int64_t(panel) * columns * kPanel);
+      for (int64_t first = 0; first < chunk.count; first += kRows)
+        in_runs<Most>(columns, [&](auto n_columns, int column) {
+          constexpr int N = decltype(n_columns)::value;
+          const float* values[N];
+          float* sums[N];
+          for (int n = 0; n < N; ++n) {
+            values[n] = chunk.sources + first * width + column + n;
+            sums[n] = to + int64_t(column + n) * V * kLanes;
+          }
+          accumulate<V, N>(chunk.gates + first * row_size + panel * kPanel, row_size, smaller(kRows, chunk.count - first),
+                           values, width, sums);
+        });
+    }
+
+    void write(const Gradients& gradients) const {
+      const PackedCell<Cell>* const cells[] = {&engine.big_, &engine.small_};
+      int first_panel = 0;
+      for (int which = 0; which < (engine.sizes_.skims ? 2 : 1); first_panel += cells[which++]->panels) {
+        const CellGradients& to = which ? gradients.small : gradients.big;
+        const int units = cells[which]->units;
+        for (int gate = 0; gate < Cell::gates; ++gate)
+          for (int unit = 0; unit < units; ++unit) {
+            const float* from = memory.at(int64_t(first_panel + unit / kLanes) * columns * kPanel + unit % kLanes);
+            write_row(to, gate * units + unit, from + Cell::input_slot(gate) * kLanes,
+                      from + Cell::hidden_slot(gate) * kLanes, kPanel, 1.0f);
+          }
+      }
+      if (!engine.sizes_.skims) return;
+      const float* from = memory.at(int64_t(panels) * columns * kPanel);
+      write_row(gradients.decision, 0, from, from, kLanes, 1.0f);
+      write_row(gradients.decision, 1, from, from, kLanes, -1.0f);
+    }
+
+    void write_row(const CellGradients& to, int row, const float* input, const float* hidden, int stride,
+                   float sign) const {
+      const int inputs = engine.sizes_.input, hiddens = engine.sizes_.hidden;
+      for (int k = 0; k < inputs; ++k) to.input[int64_t(row) * inputs + k] = sign * input[int64_t(k) * stride];
+      for (int k = 0; k < hiddens; ++k)
+        to.hidden[int64_t(row) * hiddens + k] = sign * hidden[int64_t(inputs + k) * stride];
+      to.input_bias[row] = sign * input[int64_t(columns - 1) * stride];
+      to.hidden_bias[row] = sign * hidden[int64_t(columns - 1) * stride];
+    }
+
+    const Engine& engine;
+    const int panels, columns, width;
+    Buffer memory;
+  };
+
+  int rows() const { return decision_offset_ + (sizes_.skims ? 1 : 0); }
 
   void backward_tracks(const Batch& batch, const Results& results, const Tape& tape, const Gradients& gradients,
-                       const float* transposed, Track* tracks, int count) const {
-    for (int n = 0; n < count; ++n) {
-      for (int64_t t = tracks[n].length; t < batch.steps; ++t)
-        clear(gradients.gates + (t * batch.sequences + tracks[n].sequence) * row_size(), row_size());
-    }
+                       const Transposed& weights, const Chunk& chunk, int width, Track* tracks, int count) const {
     int active = 0;
-    for (int64_t t = tracks[0].length - 1; t >= 0; --t) {
+    while (active < count && tracks[active].length > chunk.end) ++active;
+    for (int64_t t = chunk.end - 1; t >= chunk.first; --t) {
       while (active < count && tracks[active].length > t) {
         Track& track = tracks[active++];
         const int64_t row = track.sequence * sizes_.hidden;
         if (gradients.last_hidden) copy(track.d_hidden, gradients.last_hidden + row, sizes_.hidden);
         if (gradients.last_cell) copy(track.d_cell, gradients.last_cell + row, sizes_.hidden);
       }
-      for (int n = 0; n < active; ++n) backward_token(batch, results, tape, gradients, t, tracks[n]);
-      const int rows = decision_offset_ + (sizes_.skims ? 1 : 0);
-      for (int first_unit = 0; first_unit < padded_; first_unit += kPanel) {
-        const float* weights = transposed + int64_t(first_unit) * (decision_offset_ + 1);
-        in_runs<kGroup>(active, [&](auto n_tracks, int first) {
-          constexpr int N = decltype(n_tracks)::value;
-          const int vectors = int(smaller(4, (padded_ - first_unit) / kLanes));
-          if (vectors == 4) return add_back<4, N>(weights, rows, first_unit, tracks + first);
-          call_rest<3>(vectors, 0, [&](auto v, int) {
-            add_back<decltype(v)::value, N>(weights, rows, first_unit, tracks + first);
-          });
-        });
+      for (int n = 0; n < active; ++n) {
+        Track& track = tracks[n];
+        const int64_t slot = chunk.bases[t - chunk.first] + track.rank;
+        track.d_gates = chunk.gates + slot * row_size();
+        backward_token(batch, results, tape, gradients, t, track);
+        float* source = chunk.sources + slot * width;
+        copy(source, batch.inputs + chunk.tokens[slot] * sizes_.input, sizes_.input);
+        copy(source + sizes_.input, track.hidden, sizes_.hidden);
+        source[sizes_.input + sizes_.hidden] = 1.0f;
       }
+      weights.multiply(active, [=](int n) { return tracks[n].d_gates; }, [=](int n) { return tracks[n].d_hidden; });
     }
-    for (int n = 0; n < count; ++n) {
-      const int64_t row = tracks[n].sequence * sizes_.hidden;
-      copy(gradients.hidden + row, tracks[n].d_hidden, sizes_.hidden);
-      if (Cell::has_cell) copy(gradients.cell + row, tracks[n].d_cell, sizes_.hidden);
-    }
-  }
-
-  // d_hidden += d_gates times the hidden weights, for V vectors of units and N tracks.
-  template <int V, int N>
-  static void add_back(const float* weights, int rows, int first_unit, Track* tracks) {
-    Vec sums[N][V];
-    const float* d_gates[N];
-    for (int n = 0; n < N; ++n) {
-      d_gates[n] = tracks[n].d_gates;
-      for (int v = 0; v < V; ++v) sums[n][v] = load(tracks[n].d_hidden + first_unit + v * kLanes);
-    }
-    for (int k = 0; k < rows; ++k) {
-      Vec value[N];
-      for (int n = 0; n < N; ++n) value[n] = broadcast(d_gates[n][k]);
-      for (int v = 0; v < V; ++v) {
-        const Vec weight = load(weights + (int64_t(k) * V + v) * kLanes);
-        for (int n = 0; n < N; ++n) sums[n][v] += weight * value[n];
-      }
-    }
-    for (int n = 0; n < N; ++n)
-      for (int v = 0; v < V; ++v) store(tracks[n].d_hidden + first_unit + v * kLanes, sums[n][v]);
   }
 
   // The gradient of one token's gates, and of the state before it by every path but the hidden weights.
@@ -694,7 +850,6 @@ class Engine final : public Layer {
     const int64_t token = t * batch.sequences + track.sequence;
     const int64_t before = token - batch.sequences;
     const float* gates_row = tape.gates + token * row_size();
-    track.d_gates = gradients.gates + token * row_size();
     copy(track.hidden, t ? results.outputs + before * sizes_.hidden : batch.hidden + track.sequence * sizes_.hidden,
          sizes_.hidden);
     if (Cell::has_cell) {

@@ -58,14 +58,25 @@ struct Tape {
   float* cells;  // (T, B, padded D): c_t, or null for a GRU
 };
 
+// The gradient of a cell's weights, or of the decision's, in their shapes: written.
+struct CellGradients {
+  float* input;
+  float* hidden;
+  float* input_bias;
+  float* hidden_bias;
+};
+
 struct Gradients {
   const float* outputs;      // (T, B, D): gradient of each, or null for none
   const float* last_hidden;  // (B, D), or null
   const float* last_cell;    // (B, D), or null
   const float* log_p;        // (T, B, 2), or null
-  float* gates;              // (T, B, row_size): written, the gradient of the gates before their activation
+  float* inputs;             // (T, B, E): written, or null where it is not wanted
   float* hidden;             // (B, D): written
   float* cell;               // (B, D): written, or null for a GRU
+  CellGradients big;
+  CellGradients small;     // Nulls for a plain layer, as in `decision`.
+  CellGradients decision;
 };
 
 class Layer {
@@ -102,7 +113,8 @@ Peaks peaks_avx512();
 // Compiled once, for the plain instruction set, because it uses the standard library's templates.
 void* allocate(int64_t bytes);  // 64-byte aligned, zeroed
 void release(void* memory);
-void run_on_threads(int threads, void (*work)(int thread, void* context), void* context);
+// Call `work` for each of `shares`, on so many threads.
+void run_on_threads(int threads, int shares, void (*work)(int share, const void* context), const void* context);
 // Sequence numbers by falling length (ties by number).
 void sort_by_length(const int64_t* lengths, int64_t sequences, int64_t* order);
 

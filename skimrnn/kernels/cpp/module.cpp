@@ -48,22 +48,23 @@ RunOnPool torch_pool() {
 #endif
 }
 
-void run_on_threads(int threads, void (*work)(int thread, void* context), void* context) {
+void run_on_threads(int threads, int shares, void (*work)(int share, const void* context), const void* context) {
   struct Shares {
-    void (*work)(int, void*);
-    void* context;
+    void (*work)(int, const void*);
+    const void* context;
     int count;
     std::atomic<int> next{0};
-  } shares{work, context, threads};
+  } all{work, context, shares};
   auto take = [](void* memory) {
-    Shares& shares = *static_cast<Shares*>(memory);
-    for (int share; (share = shares.next++) < shares.count;) shares.work(share, shares.context);
+    Shares& all = *static_cast<Shares*>(memory);
+    for (int share; (share = all.next++) < all.count;) all.work(share, all.context);
   };
-  if (threads <= 1) return take(&shares);
-  if (const RunOnPool pool = torch_pool()) return pool(take, &shares, unsigned(threads), 0);
+  threads = std::min(threads, shares);
+  if (threads <= 1) return take(&all);
+  if (const RunOnPool pool = torch_pool()) return pool(take, &all, unsigned(threads), 0);
   std::vector<std::thread> others;
-  for (int thread = 1; thread < threads; ++thread) others.emplace_back(take, &shares);
-  take(&shares);
+  for (int thread = 1; thread < threads; ++thread) others.emplace_back(take, &all);
+  take(&all);
   for (std::thread& other : others) other.join();
 }
 
@@ -187,10 +188,20 @@ Tape make_tape(Address noise, float temperature, Address gates, Address cells) {
   return {pointer<float>(noise), temperature, pointer<float>(gates), pointer<float>(cells)};
 }
 
-Gradients make_gradients(Address outputs, Address last_hidden, Address last_cell, Address log_p, Address gates,
-                         Address hidden, Address cell) {
-  return {pointer<float>(outputs), pointer<float>(last_hidden), pointer<float>(last_cell), pointer<float>(log_p),
-          pointer<float>(gates),   pointer<float>(hidden),      pointer<float>(cell)};
+// `weights`: the gradients of four tensors of a plain layer, or of twelve.
+Gradients make_gradients(Address outputs, Address last_hidden, Address last_cell, Address log_p, Address inputs,
+                         Address hidden, Address cell, const std::vector<Address>& weights) {
+  const bool skims = weights.size() > 4;
+  return {pointer<float>(outputs),
+          pointer<float>(last_hidden),
+          pointer<float>(last_cell),
+          pointer<float>(log_p),
+          pointer<float>(inputs),
+          pointer<float>(hidden),
+          pointer<float>(cell),
+          four<CellGradients>(weights, 0),
+          skims ? four<CellGradients>(weights, 4) : CellGradients{},
+          skims ? four<CellGradients>(weights, 8) : CellGradients{}};
 }
 
 }  // namespace
