@@ -401,6 +401,35 @@ def figures(
 
 
 @verb
+def claims(
+    config: ConfigOption,
+    results: ResultsOption,
+    output: Annotated[Path, typer.Option(help="Folder for claims.md and confidence.md.")],
+) -> None:
+    """Try the paper's claims on the records and the analyses beside them; tabulate the confidence of each LSTM."""
+    from skimrnn.reporting.claims import write_claims
+    from skimrnn.reporting.confidence import write_confidence
+    from skimrnn.reporting.evidence import read_evidence
+
+    evidence = read_evidence(read_config(config), results)
+    write_claims(evidence, output)
+    write_confidence(evidence, output)
+
+
+@verb
+def compare(
+    left: Annotated[str, typer.Argument(metavar="A", help="Records: a folder, a file or a quoted glob.")],
+    right: Annotated[str, typer.Argument(metavar="B", help="The records to compare them with.")],
+) -> None:
+    """Set two groups of records side by side: scores, skim rate and Flop-r, B less A with intervals and a test."""
+    from rich.console import Console
+
+    from skimrnn.reporting.compare import compare_records, comparison_tables
+
+    Console().print(*comparison_tables(compare_records(left, right)))
+
+
+@verb
 def page(
     config: ConfigOption,
     results: ResultsOption,

@@ -1,0 +1,213 @@
+"""Two groups of records side by side, for who has changed a model and wants to know whether it got better."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from scipy import stats
+
+from skimrnn.analysis.artefact import Analysis, read_analysis
+from skimrnn.data.registry import DATASETS
+from skimrnn.errors import UserError
+from skimrnn.files import read_json
+from skimrnn.reporting.estimates import LEVEL, estimate, over_repeats
+from skimrnn.training.record import read_reading_record, read_record
+
+_MEASURES: dict[str, dict[str, Callable[[Any], float]]] = {
+    "classification": {"accuracy (%)": lambda record: 100 * record.test.accuracy},
+    "question_answering": {
+        "F1 (%)": lambda record: 100 * record.test.f1,
+        "EM (%)": lambda record: 100 * record.test.em,
+    },
+}
+_COMMON: dict[str, Callable[[Any], float]] = {
+    "skimmed (%)": lambda record: 100 * record.test.skim_rate,
+    "Flop-r (exact)": lambda record: record.flop_reduction.exact_count,
+}
+_OUTCOMES = {"accuracy (%)": "accuracy", "F1 (%)": "f1", "EM (%)": "em"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One measure on one dataset: the two groups' means, B less A with its interval, and the p-value of a test.
+
+    `paired` names how: `seed, example`, `seed`, or `no` (Welch); None in interval and p where there is too
+    little for them.
+    """
+
+    dataset: str
+    measure: str
+    left: tuple[float, int]  # mean, records
+    right: tuple[float, int]
+    difference: float
+    interval: tuple[float, float] | None
+    p: float | None
+    paired: str
+
+
+def compare_records(left: str, right: str) -> list[Difference]:
+    """Compare the records at two places (folders, files or globs), by the datasets that both have."""
+    groups = [_read(place) for place in (left, right)]
+    common = [dataset for dataset in groups[0] if dataset in groups[1]]
+    if not common:
+        raise UserError(f"{left} and {right}: no dataset in common: compare records of one dataset")
+    found = []
+    for dataset in common:
+        both = groups[0][dataset], groups[1][dataset]
+        _require_one_data(dataset, both)
+        measures = _MEASURES[DATASETS[dataset].task] | _COMMON
+        found += [_difference(dataset, name, value, *both) for name, value in measures.items()]
+    return found
+
+
+@dataclass(frozen=True)
+class _Run:
+    path: Path
+    record: Any
+    analysis: Analysis | None
+
+
+def _read(place: str) -> dict[str, list[_Run]]:
+    """The runs below a folder, at a file or that match a glob, by dataset."""
+    root = Path(place)
+    if root.is_dir():
+        paths = root.rglob("*.json")
+    else:  # A glob: relative to the last folder in it that is one.
+        while not root.is_dir():
+            root = root.parent
+        paths = root.glob(Path(place).relative_to(root).as_posix())
+    records = sorted(path for path in paths if path.name.removesuffix(".json").isdigit())
+    if not records:
+        raise UserError(f"{place}: no records (<seed>.json) there: name a folder of results, a record or a quoted glob")
+    found: dict[str, list[_Run]] = {}
+    for path in records:
+        values = read_json(path)
+        dataset = values.get("config", {}).get("dataset") if isinstance(values, dict) else None
+        if dataset not in DATASETS:
+            raise UserError(f"{path}: not a record: name folders or files of records alone")
+        asked = DATASETS[dataset].task == "question_answering"
+        analysis = path.with_suffix(".analysis.json")
+        run = _Run(
+            path,
+            (read_reading_record if asked else read_record)(path),
+            read_analysis(analysis) if analysis.exists() else None,
+        )
+        found.setdefault(dataset, []).append(run)
+    return found
+
+
+def _require_one_data(dataset: str, groups: tuple[list[_Run], list[_Run]]) -> None:
+    scored = "validation" if DATASETS[dataset].task == "question_answering" else "test"
+    first = groups[0][0]
+    for run in [*groups[0], *groups[1]]:
+        if run.record.data.splits[scored].rows != first.record.data.splits[scored].rows:
+            raise UserError(f"{first.path} and {run.path} are scored on different texts: they cannot be compared")
+
+
+def _difference(
+    dataset: str, name: str, value: Callable[[Any], float], left: list[_Run], right: list[_Run]
+) -> Difference:
+    values = [np.array([value(run.record) for run in runs]) for runs in (left, right)]
+    means = tuple((float(v.mean()), len(v)) for v in values)
+    by_seed = [_by_seed(runs, value) for runs in (left, right)]
+    difference = float(values[1].mean() - values[0].mean())
+    one_each = all(len(runs) == len(seeds) for runs, seeds in zip((left, right), by_seed, strict=True))
+    if one_each and by_seed[0].keys() == by_seed[1].keys():
+        seeds = sorted(by_seed[0])
+        pairs = [by_seed[1][seed] - by_seed[0][seed] for seed in seeds]
+        examples = _by_example(seeds, name, left, right)
+        found = estimate(pairs, "seeds", [], examples)
+        p, paired = _paired_p(pairs, examples), "seed, example" if examples else "seed"
+        return Difference(dataset, name, means[0], means[1], difference, found.interval, p, paired)
+    if min(len(v) for v in values) < 2:
+        return Difference(dataset, name, means[0], means[1], difference, None, None, "no")
+    test = stats.ttest_ind(values[1], values[0], equal_var=False)
+    interval = test.confidence_interval(LEVEL)
+    known = np.isfinite(test.pvalue)
+    return Difference(
+        dataset,
+        name,
+        means[0],
+        means[1],
+        difference,
+        (float(interval.low), float(interval.high)) if known else (difference, difference),
+        float(test.pvalue) if known else None,
+        "no",
+    )
+
+
+def _by_seed(runs: list[_Run], value: Callable[[Any], float]) -> dict[int, float]:
+    return {run.record.config.seed: value(run.record) for run in runs}
+
+
+def _by_example(seeds: list[int], name: str, left: list[_Run], right: list[_Run]) -> list[np.ndarray]:
+    """B less A of each example, one array a seed; nothing where an analysis is missing or the examples differ."""
+    found = []
+    for seed in seeds:
+        packed = [
+            run.analysis.outcomes[_OUTCOMES[name]].unpack()
+            for runs in (left, right)
+            for run in runs
+            if run.record.config.seed == seed and run.analysis is not None and name in _OUTCOMES
+        ]
+        if len(packed) != 2 or packed[0].shape != packed[1].shape:
+            return []
+        found.append(100 * (packed[1] - packed[0]))
+    return found
+
+
+def _paired_p(pairs: list[float], examples: list[np.ndarray]) -> float | None:
+    """The larger p of two tests that the mean difference is zero: over examples (signs permuted) and over seeds (t)."""
+    found = []
+    if examples:
+        means = np.mean(examples, axis=0)
+        if means.any():
+            test = stats.permutation_test(
+                (means,),
+                np.mean,
+                permutation_type="samples",
+                n_resamples=2_000,
+                batch=max(1, 2_000_000 // len(means)),
+                rng=np.random.default_rng(0),
+            )
+            found.append(float(test.pvalue))
+        else:
+            found.append(1.0)
+    if (interval := over_repeats(pairs)) and interval[0] != interval[1]:
+        found.append(float(stats.ttest_1samp(pairs, 0).pvalue))
+    return max(found) if found else None
+
+
+def comparison_tables(differences: list[Difference]) -> list[Table]:
+    """The comparison as tables for the terminal, one a dataset."""
+    tables = []
+    for dataset, group in groupby(differences, lambda difference: difference.dataset):
+        own = list(group)
+        title = f"{DATASETS[dataset].title}: A {own[0].left[1]} records, B {own[0].right[1]} records"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        table.add_column("Measure")
+        for heading in ("A", "B", "B - A [95 % interval]", "p"):
+            table.add_column(heading, justify="right")
+        table.add_column("Paired by")
+        for d in own:
+            interval = "" if d.interval is None else f" [{d.interval[0]:+.2f}, {d.interval[1]:+.2f}]"
+            p = "-" if d.p is None else "< 0.001" if d.p < 0.001 else f"{d.p:.3f}"
+            clear = d.interval is not None and (d.interval[0] > 0 or d.interval[1] < 0)
+            means, difference = [f"{mean:.2f}" for mean, _ in (d.left, d.right)], f"{d.difference:+.2f}{interval}"
+            table.add_row(d.measure, *means, escape(difference), p, d.paired, style="bold" if clear else "")
+        tables.append(table)
+    tables[-1].caption = CAPTION
+    tables[-1].caption_justify = "left"
+    return tables
+
+
+CAPTION = (
+    "Bold: the interval leaves zero out. Paired where both sides have the same seeds: the interval is the wider of one "
+    "over seeds and, where both have analyses, a bootstrap over examples; p the larger of both tests. Else Welch's."
+)

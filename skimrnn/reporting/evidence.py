@@ -1,0 +1,96 @@
+"""What claims and curves are made from: the records of a scale, the analyses beside them, the layers' benchmark."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skimrnn.analysis.artefact import Analysis, read_analysis
+from skimrnn.config import Config, ModelConfig
+from skimrnn.data.registry import DATASETS, Task
+from skimrnn.errors import UserError
+from skimrnn.files import read_model
+from skimrnn.reporting.records import Results, Run, read_task_results
+
+_SCORE = {"classification": "accuracy", "question_answering": "f1"}
+_TOLERANCE = 1e-4  # Of a mean of packed scores.
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that was run at one scale. `analyses` holds those that are there, by dataset, model and seed."""
+
+    config: Config
+    results: dict[Task, Results[Any]]
+    analyses: dict[tuple[str, str, int], Analysis]
+    benchmark: Any  # skimrnn.measures.latency.Report, or None where the layers were not timed
+    gpu_benchmark: Any
+
+    def of(self, dataset: str) -> Results[Any] | None:
+        """The results of a dataset's task, if the scale has the dataset."""
+        return self.results[DATASETS[dataset].task] if dataset in self.config.datasets else None
+
+    def score_name(self, dataset: str) -> str:
+        """What a dataset's models are scored by: `accuracy` or `f1`."""
+        return _SCORE[DATASETS[dataset].task]
+
+    def finished(self, dataset: str, model: str) -> dict[int, Run[Any]]:
+        """The runs of one model whose training ended, by seed."""
+        results = self.of(dataset)
+        runs = results.of_model(dataset, model) if results else ()
+        return {run.record.config.seed: run for run in runs if run.record.training.stopped != "unfinished"}
+
+    def models(self, dataset: str, chosen: Callable[[ModelConfig], bool]) -> dict[str, Any]:
+        """The models of a dataset that are `chosen`, by name."""
+        if dataset not in self.config.datasets:
+            return {}
+        return {name: model for name, model in self.config.models_of(dataset).items() if chosen(model)}
+
+    def analysed(self, dataset: str, model: str) -> dict[int, Analysis]:
+        """The analyses of the runs of one model whose training ended, by seed."""
+        return {
+            seed: self.analyses[dataset, model, seed]
+            for seed in self.finished(dataset, model)
+            if (dataset, model, seed) in self.analyses
+        }
+
+
+def read_evidence(config: Config, folder: Path) -> Evidence:
+    """Read the records of every task, their analyses and the benchmark below the folder of all results."""
+    results = {task: read_task_results(config, task, folder) for task in config.tasks}
+    analyses = {
+        (run.record.config.dataset, run.record.config.model_name, run.record.config.seed): analysis
+        for task in results.values()
+        for dataset in task.config.datasets
+        for run in task.of_dataset(dataset)
+        if (analysis := _analysis_of(run)) is not None
+    }
+    return Evidence(config, results, analyses, *(_benchmark(folder / "benchmark" / f"{name}.json") for name in _TIMED))
+
+
+_TIMED = ("cpu", "gpu")
+
+
+def _benchmark(path: Path) -> Any:
+    if not path.exists():
+        return None
+    try:
+        from skimrnn.measures.latency import Report
+    except UserError:  # Installed where no compiler was found: what was timed elsewhere cannot be read.
+        return None
+    return read_model(path, Report)
+
+
+def _analysis_of(run: Run[Any]) -> Analysis | None:
+    """The analysis beside a record; one of other data or other weights is a `UserError`."""
+    path = run.path.with_suffix(".analysis.json")
+    if not path.exists():
+        return None
+    analysis = read_analysis(path)
+    record = run.record
+    if analysis.config != record.config or analysis.data_digest != record.data.digest:
+        raise UserError(f"{path}: of another config or of other data than {run.path.name} beside it: analyse the run")
+    for name, packed in analysis.outcomes.items():
+        if abs(float(packed.unpack().mean()) - getattr(record.test, name)) > _TOLERANCE:
+            raise UserError(f"{path}: of other weights than {run.path.name} beside it ({name}): analyse the run")
+    return analysis

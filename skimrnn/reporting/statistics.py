@@ -1,0 +1,411 @@
+"""The statistics of the claims: each is larger where its claim is truer, and None where nothing was run."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from skimrnn.analysis.artefact import Analysis
+from skimrnn.config import LSTMAttConfig, LSTMConfig, ModelConfig, SkimLSTMAttConfig, SkimLSTMConfig
+from skimrnn.measures.flops import flop_reduction
+from skimrnn.published.claims import StatisticName
+from skimrnn.reporting.estimates import Estimate, estimate
+from skimrnn.reporting.evidence import Evidence
+
+ALLOWED_LOSS = 1.0
+"""Points of accuracy that a model may lose and still count as accurate: the margin of the first claim."""
+
+_GRID = 9  # Values of Flop-r at which two curves are compared.
+_BENCHMARK_SMALL_SIZE = 10
+_BENCHMARK_RATES = (0.45, 0.97)  # Set rates of 0.5 to 0.95 are met by chance, within a few percent.
+
+
+def skims(model: ModelConfig) -> bool:
+    """Whether a model has two cells, so that it skims (d' > 0) or skips (d' = 0)."""
+    return hasattr(model, "small_size")
+
+
+def run_name(dataset: str, model: str, seed: int) -> str:
+    """What a run is called: the path of its record without the scale."""
+    return f"{dataset}/{model}/{seed}"
+
+
+def accuracy_kept(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 1: accuracy of the Skim-LSTMs less the standard LSTM's, in points."""
+    return _score_difference(
+        evidence,
+        dataset,
+        lambda model: isinstance(model, SkimLSTMConfig) and model.small_size > 0,
+        lambda model: isinstance(model, LSTMConfig),
+    )
+
+
+def bidaf_cost(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 7: F1 of Sk-BiDAF less BiDAF's, in points."""
+    return _score_difference(
+        evidence,
+        dataset,
+        lambda model: model.architecture == "skim_bidaf",
+        lambda model: model.architecture == "bidaf",  # type: ignore[comparison-overlap]
+    )
+
+
+def _score_difference(
+    evidence: Evidence,
+    dataset: str,
+    chosen: Callable[[ModelConfig], bool],
+    standard: Callable[[ModelConfig], bool],
+) -> Estimate | None:
+    """Scores of the chosen models less those of the standard model of the same d, paired by seed, mean over models."""
+    name = evidence.score_name(dataset)
+    differences: dict[int, list[float]] = {}
+    by_example: dict[int, list[np.ndarray]] = {}
+    runs = []
+    references = evidence.models(dataset, standard)
+    for model, config in evidence.models(dataset, chosen).items():
+        for reference, other in references.items():
+            if other.hidden_size != config.hidden_size:
+                continue
+            own, its = evidence.finished(dataset, model), evidence.finished(dataset, reference)
+            analysed, its_analysed = evidence.analysed(dataset, model), evidence.analysed(dataset, reference)
+            for seed in sorted(set(own) & set(its)):
+                score = getattr(own[seed].record.test, name) - getattr(its[seed].record.test, name)
+                differences.setdefault(seed, []).append(100 * score)
+                runs += [run_name(dataset, model, seed), run_name(dataset, reference, seed)]
+                if seed in analysed and seed in its_analysed:
+                    both = (analysis.outcomes[name].unpack() for analysis in (analysed[seed], its_analysed[seed]))
+                    by_example.setdefault(seed, []).append(100 * np.subtract(*both))
+    if not differences:
+        return None
+    complete = {seed: len(values) for seed, values in by_example.items()} == {
+        seed: len(values) for seed, values in differences.items()
+    }
+    examples = [np.mean(by_example[seed], axis=0) for seed in sorted(differences)] if complete else []
+    note = "" if complete else "without analyses of all runs: interval over seeds alone"
+    values = [float(np.mean(differences[seed])) for seed in sorted(differences)]
+    return estimate(values, "seeds", runs, examples, note)
+
+
+def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 2: the largest Flop-r (published convention) of a Skim-LSTM that keeps the standard LSTM's accuracy."""
+    best: Estimate | None = None
+    tried = 0
+    for model, config in evidence.models(dataset, lambda model: isinstance(model, SkimLSTMConfig)).items():
+        for reference in evidence.models(
+            dataset,
+            lambda other, size=config.hidden_size: isinstance(other, LSTMConfig) and other.hidden_size == size,
+        ):
+            own, its = evidence.finished(dataset, model), evidence.finished(dataset, reference)
+            if not own or not its:
+                continue
+            tried += 1
+            means = [np.mean([run.record.test.accuracy for run in runs.values()]) for runs in (own, its)]
+            reductions = [own[seed].record.flop_reduction.published_convention for seed in sorted(own)]
+            if 100 * (means[0] - means[1]) >= -ALLOWED_LOSS and (best is None or np.mean(reductions) > best.value):
+                runs = [run_name(dataset, model, seed) for seed in sorted(own)]
+                runs += [run_name(dataset, reference, seed) for seed in sorted(its)]
+                exact = np.mean([run.record.flop_reduction.exact_count for run in own.values()])
+                note = f"{model}; by the exact count {exact:.1f}"
+                best = estimate(reductions, "seeds", runs, note=note)
+    if best is None and tried:
+        return Estimate(1.0, (1.0, 1.0), tried, "models", note="no Skim-LSTM keeps the accuracy")
+    return best
+
+
+def gamma_effect(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 3: skim rate at the next larger gamma less that at the smaller one, in points."""
+    families: dict[str, list[tuple[float, str]]] = {}
+    for name, config in evidence.models(dataset, skims).items():
+        same = config.model_copy(update={"gamma": 0.0}).model_dump_json()
+        families.setdefault(same, []).append((config.gamma, name))
+    differences: dict[int, list[float]] = {}
+    runs, falling, pairs = [], 0, 0
+    for members in families.values():
+        for (_, smaller), (_, larger) in pairwise(sorted(members)):
+            low, high = evidence.finished(dataset, smaller), evidence.finished(dataset, larger)
+            found = [
+                100 * (high[seed].record.test.skim_rate - low[seed].record.test.skim_rate)
+                for seed in sorted(set(low) & set(high))
+            ]
+            for seed, value in zip(sorted(set(low) & set(high)), found, strict=True):
+                differences.setdefault(seed, []).append(value)
+                runs += [run_name(dataset, smaller, seed), run_name(dataset, larger, seed)]
+            if found:
+                pairs, falling = pairs + 1, falling + (np.mean(found) < 0)
+    if not differences:
+        return None
+    values = [float(np.mean(differences[seed])) for seed in sorted(differences)]
+    return estimate(values, "seeds", runs, note=f"{falling} of {pairs} neighbouring settings skim less")
+
+
+def _two_layered(model: ModelConfig) -> bool:
+    return isinstance(model, SkimLSTMAttConfig) and model.num_layers == 2
+
+
+def layer_skim_rate(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 4: skim rate of layer 2 less that of layer 1, in points."""
+    values, runs = [], []
+    for model in evidence.models(dataset, _two_layered):
+        for seed, run in evidence.finished(dataset, model).items():
+            rates = run.record.test.layer_skim_rates
+            first, second = (
+                np.mean([rate for name, rate in rates.items() if f"layer {number}" in name]) for number in (1, 2)
+            )
+            values.append(100 * float(second - first))
+            runs.append(run_name(dataset, model, seed))
+    return estimate(values, "runs", runs) if values else None
+
+
+def layer_confidence(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 4: confidence of layer 2 less that of layer 1, in points, by question."""
+    by_example, runs = [], []
+    for model in evidence.models(dataset, _two_layered):
+        for seed, analysis in evidence.analysed(dataset, model).items():
+            by_example.append(100 * confidence_difference(analysis))
+            runs.append(run_name(dataset, model, seed))
+    return estimate([float(v.mean()) for v in by_example], "runs", runs, by_example) if runs else None
+
+
+def confidence_difference(analysis: Analysis) -> np.ndarray:
+    """Mean confidence of layer 2 less that of layer 1 about each example (N), both directions together."""
+    assert analysis.skim is not None
+    layers = [
+        np.mean([c.by_example.unpack() for c in analysis.skim.confidence if f"layer {number}" in c.direction], axis=0)
+        for number in (1, 2)
+    ]
+    return np.asarray(layers[1] - layers[0])
+
+
+def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 5: score of skimming less that of skipping at equal Flop-r, in points."""
+    name = evidence.score_name(dataset)
+    by_repeat: dict[int, list[np.ndarray]] = {}
+    runs = []
+    for skim, skip in _skimming_and_skipping(evidence, dataset):
+        own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, skip)
+        for seed in sorted(set(own) & set(its)):
+            curves = [sweep_curve(analysis, name) for analysis in (own[seed], its[seed])]
+            low, high = max(flops.min() for flops, _ in curves), min(flops.max() for flops, _ in curves)
+            if low >= high:
+                continue
+            scores = [at_flops(*curve, np.linspace(low, high, _GRID)).mean(axis=0) for curve in curves]
+            by_repeat.setdefault(seed, []).append(100 * (scores[0] - scores[1]))
+            runs += [run_name(dataset, skim, seed), run_name(dataset, skip, seed)]
+    return _by_seed(by_repeat, runs)
+
+
+def _skimming_and_skipping(evidence: Evidence, dataset: str) -> Iterator[tuple[str, str]]:
+    models = evidence.models(dataset, skims)
+    for skim, own in models.items():
+        for skip, its in models.items():
+            if own.small_size > 0 == its.small_size and own.model_copy(update={"small_size": 0}) == its:
+                yield skim, skip
+
+
+def sweep_curve(analysis: Analysis, score: str) -> tuple[np.ndarray, np.ndarray]:
+    """Flop-r (exact count; rising) and the scores of the sweep's examples there: (points) and (points, examples)."""
+    assert analysis.skim is not None
+    flops = np.array([point.flop_reduction.exact_count for point in analysis.skim.sweep.points])
+    order = np.argsort(flops, kind="stable")
+    return flops[order], analysis.skim.sweep.outcomes[score].unpack()[order]
+
+
+def at_flops(flops: np.ndarray, outcomes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Outcomes (targets, examples) interpolated linearly between the points of a curve."""
+    weights = np.stack([np.interp(targets, flops, unit) for unit in np.eye(len(flops))], axis=1)
+    return np.asarray(weights @ outcomes)
+
+
+def threshold_moves_flops(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 6: Flop-r at threshold 0.95 over that at 0.05, where it falls nowhere."""
+
+    def ratio(analysis: Analysis) -> float:
+        points = _inner_points(analysis)
+        flops = [point.flop_reduction.exact_count for point in points]
+        return flops[-1] / flops[0] if all(later >= earlier for earlier, later in pairwise(flops)) else 1.0
+
+    return _over_analyses(evidence, dataset, ratio)
+
+
+def threshold_is_smooth(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 6: minus the largest fall of the score between neighbouring thresholds, in points."""
+    name = evidence.score_name(dataset)
+
+    def largest_fall(analysis: Analysis) -> float:
+        scores = [point.scores[name] for point in _inner_points(analysis)]
+        return -100 * max(earlier - later for earlier, later in pairwise(scores))
+
+    return _over_analyses(evidence, dataset, largest_fall)
+
+
+def _inner_points(analysis: Analysis) -> list[Any]:
+    assert analysis.skim is not None
+    return [point for point in analysis.skim.sweep.points if 0 < point.threshold < 1]
+
+
+def _over_analyses(evidence: Evidence, dataset: str, value: Callable[[Analysis], float]) -> Estimate | None:
+    found = {
+        run_name(dataset, model, seed): value(analysis)
+        for model in evidence.models(dataset, skims)
+        for seed, analysis in evidence.analysed(dataset, model).items()
+    }
+    return estimate(list(found.values()), "runs", list(found)) if found else None
+
+
+def skimming_beats_shrinking(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 8: F1 of skimming readers less that of smaller standard ones at their Flop-r, in points."""
+    by_repeat: dict[int, list[np.ndarray]] = {}
+    runs = []
+    standards = evidence.models(dataset, lambda model: isinstance(model, LSTMAttConfig))
+    for skim, config in evidence.models(
+        dataset, lambda m: isinstance(m, SkimLSTMAttConfig) and m.small_size > 0
+    ).items():
+        for small, its in standards.items():
+            if (its.hidden_size, its.num_layers) == (config.hidden_size, config.num_layers):
+                continue
+            own, other = evidence.analysed(dataset, skim), evidence.analysed(dataset, small)
+            for seed in sorted(set(own) & set(other)):
+                flops, outcomes = sweep_curve(own[seed], "f1")
+                target = evidence.finished(dataset, small)[seed].record.flop_reduction.exact_count
+                if not flops[0] <= target <= flops[-1]:
+                    continue
+                swept = own[seed].skim
+                assert swept is not None
+                included = swept.sweep.included.unpack().astype(bool)
+                difference = at_flops(flops, outcomes, np.array([target]))[0]
+                difference = difference - other[seed].outcomes["f1"].unpack()[included]
+                by_repeat.setdefault(seed, []).append(100 * difference)
+                runs += [run_name(dataset, skim, seed), run_name(dataset, small, seed)]
+    return _by_seed(by_repeat, runs)
+
+
+def _by_seed(by_repeat: dict[int, list[np.ndarray]], runs: list[str]) -> Estimate | None:
+    if not by_repeat:
+        return None
+    by_example = [np.mean(by_repeat[seed], axis=0) for seed in sorted(by_repeat)]
+    return estimate([float(values.mean()) for values in by_example], "seeds", runs, by_example)
+
+
+def _cells(evidence: Evidence) -> dict[tuple[int, float, str], tuple[float, float, float]]:
+    """Sp / Flop-r in the benchmark, with its interval, by d, set skim rate and way."""
+    if evidence.benchmark is None:
+        return {}
+    measured = [m for m in evidence.benchmark.measurements if m.benchmark == "skimming"]
+    timed = {(m.name, *sorted(m.setting.items())): m.timing for m in measured}
+    cells = {}
+    for m in measured:
+        size, rate = int(m.setting["hidden_size"]), float(m.setting["skim_rate"])
+        low, high = _BENCHMARK_RATES
+        if m.setting["small_size"] != _BENCHMARK_SMALL_SIZE or not m.name.startswith("skim") or not low < rate < high:
+            continue
+        lstm = timed[(m.name.replace("skim", "lstm"), *sorted(m.setting.items()))]
+        flops = flop_reduction(rate, size, _BENCHMARK_SMALL_SIZE).exact_count
+        way = m.name.removeprefix("skim").strip() or "demand"
+        speedups = (lstm.median / m.timing.median, lstm.low / m.timing.high, lstm.high / m.timing.low)
+        cells[size, round(rate, 3), way] = (speedups[0] / flops, speedups[1] / flops, speedups[2] / flops)
+    return cells
+
+
+def speedup_below_flops(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 9: one less the largest Sp / Flop-r of the benchmark."""
+    if not (cells := _cells(evidence)):
+        return None
+    (size, rate, way), (value, low, high) = max(cells.items(), key=lambda cell: cell[1][0])
+    note = f"largest at d = {size}, skim rate {rate:g}, {way}"
+    return Estimate(1 - value, (1 - high, 1 - low), len(cells), "settings", ("benchmark/cpu",), note)
+
+
+def gap_closes(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 9: Sp / Flop-r at the largest d less that at the smallest."""
+    cells = _cells(evidence)
+    sizes = sorted({size for size, _, _ in cells})
+    if len(sizes) < 2:
+        return None
+
+    def in_order(size: int) -> dict[tuple[str, int], float]:
+        """By way and place of the skim rate: set rates are met by chance, so they differ a little between sizes."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for (own, rate, way), (value, _, _) in cells.items():
+            if own == size:
+                found.setdefault(way, []).append((rate, value))
+        return {(way, place): value for way, row in found.items() for place, (_, value) in enumerate(sorted(row))}
+
+    smallest, largest = in_order(sizes[0]), in_order(sizes[-1])
+    values = [largest[key] - smallest[key] for key in smallest if key in largest]
+    note = f"d = {sizes[0]} to {sizes[-1]}"
+    return estimate(values, "settings", ["benchmark/cpu"], note=note) if values else None
+
+
+def kernels_beat_numpy(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 10: Sp / Flop-r of the kernels less NumPy's, in the benchmark."""
+    cells = _cells(evidence)
+    values = [
+        value[0] - cells[size, rate, "numpy"][0]
+        for (size, rate, way), value in cells.items()
+        if way == "demand" and (size, rate, "numpy") in cells
+    ]
+    return estimate(values, "settings", ["benchmark/cpu"]) if values else None
+
+
+def kernels_beat_numpy_on_texts(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 10: the same of trained models on test texts."""
+    results = evidence.of(dataset)
+    speed = results.speeds.get(dataset) if results else None
+    values, runs = [], []
+    for model, timed in (speed.models if speed else {}).items():
+        config = evidence.config.models.get(model)
+        if not isinstance(config, SkimLSTMConfig):
+            continue
+        for seed, measured in sorted(timed.items()):
+            ours, theirs = measured.speedup("demand"), measured.speedup("numpy")
+            if ours is None or theirs is None:
+                continue
+            reduction = flop_reduction(measured.skim_rate, config.hidden_size, config.small_size).exact_count
+            values.append((ours - theirs) / reduction)
+            runs.append(run_name(dataset, model, seed))
+    return estimate(values, "runs", runs) if values else None
+
+
+def beats_gpu_latency(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 11: microseconds a token of an LSTM on a GPU less those of our Skim-LSTM on one CPU thread."""
+    if evidence.benchmark is None or evidence.gpu_benchmark is None:
+        return None
+    ours = [
+        m
+        for m in evidence.benchmark.measurements
+        if (m.benchmark, m.name) == ("skimming", "skim folded")
+        and (m.setting["hidden_size"], m.setting["small_size"]) == (100, _BENCHMARK_SMALL_SIZE)
+    ]
+    theirs = [
+        m
+        for m in evidence.gpu_benchmark.measurements
+        if (m.benchmark, m.name) == ("plain", "torch") and m.setting["hidden_size"] == 100
+    ]
+    if not ours or not theirs:
+        return None
+    skim, lstm = min(ours, key=lambda m: abs(m.setting["skim_rate"] - 0.9)), theirs[0]
+    low = lstm.timing.low / lstm.tokens - skim.timing.high / skim.tokens
+    high = lstm.timing.high / lstm.tokens - skim.timing.low / skim.tokens
+    value = lstm.microseconds_a_token() - skim.microseconds_a_token()
+    note = f"{evidence.gpu_benchmark.environment.gpu} beside {evidence.benchmark.environment.cpu}"
+    return Estimate(value, (1e6 * low, 1e6 * high), 1, "settings", ("benchmark/cpu", "benchmark/gpu"), note)
+
+
+STATISTICS: dict[StatisticName, Callable[[Evidence, str], Estimate | None]] = {
+    "accuracy_kept": accuracy_kept,
+    "flop_reduction_at_accuracy": flop_reduction_at_accuracy,
+    "gamma_effect": gamma_effect,
+    "layer_skim_rate": layer_skim_rate,
+    "layer_confidence": layer_confidence,
+    "skimming_beats_skipping": skimming_beats_skipping,
+    "threshold_moves_flops": threshold_moves_flops,
+    "threshold_is_smooth": threshold_is_smooth,
+    "bidaf_cost": bidaf_cost,
+    "skimming_beats_shrinking": skimming_beats_shrinking,
+    "speedup_below_flops": speedup_below_flops,
+    "gap_closes": gap_closes,
+    "kernels_beat_numpy": kernels_beat_numpy,
+    "kernels_beat_numpy_on_texts": kernels_beat_numpy_on_texts,
+    "beats_gpu_latency": beats_gpu_latency,
+}
