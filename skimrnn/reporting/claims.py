@@ -36,6 +36,9 @@ MEASURES: dict[StatisticName, tuple[str, str]] = {
 """What each statistic measures, in words, and its unit."""
 
 
+_BENCHMARK: list[str | None] = [None]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One statistic on one dataset (None: the benchmark of the layers); the estimate is None where nothing was run."""
@@ -116,7 +119,7 @@ def try_claims(evidence: Evidence) -> list[Trial]:
             tuple(
                 Finding(part, dataset, STATISTICS[part.statistic](evidence, dataset or ""))
                 for part in claim.parts
-                for dataset in part.datasets or [None]
+                for dataset in part.datasets or _BENCHMARK
             ),
         )
         for claim in published_claims()

@@ -46,8 +46,8 @@ def bidaf_cost(evidence: Evidence, dataset: str) -> Estimate | None:
     return _score_difference(
         evidence,
         dataset,
-        lambda model: model.architecture == "skim_bidaf",
-        lambda model: model.architecture == "bidaf",  # type: ignore[comparison-overlap]
+        lambda model: str(model.architecture) == "skim_bidaf",
+        lambda model: str(model.architecture) == "bidaf",
     )
 
 
@@ -92,10 +92,9 @@ def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | N
     best: Estimate | None = None
     tried = 0
     for model, config in evidence.models(dataset, lambda model: isinstance(model, SkimLSTMConfig)).items():
-        for reference in evidence.models(
-            dataset,
-            lambda other, size=config.hidden_size: isinstance(other, LSTMConfig) and other.hidden_size == size,
-        ):
+        for reference, other in evidence.models(dataset, lambda model: isinstance(model, LSTMConfig)).items():
+            if other.hidden_size != config.hidden_size:
+                continue
             own, its = evidence.finished(dataset, model), evidence.finished(dataset, reference)
             if not own or not its:
                 continue
@@ -222,7 +221,7 @@ def threshold_moves_flops(evidence: Evidence, dataset: str) -> Estimate | None:
 
     def ratio(analysis: Analysis) -> float:
         points = _inner_points(analysis)
-        flops = [point.flop_reduction.exact_count for point in points]
+        flops: list[float] = [point.flop_reduction.exact_count for point in points]
         return flops[-1] / flops[0] if all(later >= earlier for earlier, later in pairwise(flops)) else 1.0
 
     return _over_analyses(evidence, dataset, ratio)
