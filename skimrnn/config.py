@@ -115,15 +115,23 @@ class LSTMAttConfig(_Closed):
     dropout: float = Field(0.2, ge=0, lt=1)
 
 
-class SkimLSTMAttConfig(_Closed):
-    """The reader Sk-LSTM+Att: LSTM+Att with Skim-LSTM layers."""
+class BiDAFConfig(_Closed):
+    """The reader BiDAF."""
 
     task: ClassVar[Task] = "question_answering"
 
-    architecture: Literal["skim_lstm_att"]
+    architecture: Literal["bidaf"]
     hidden_size: int = Field(gt=0, description="d")
-    num_layers: int = Field(2, gt=0)
     dropout: float = Field(0.2, ge=0, lt=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the moving average of the weights that is evaluated")
+
+
+class _SkimReaderConfig(_Closed):
+    """What a reader with skimming layers has besides what its standard counterpart has."""
+
+    task: ClassVar[Task] = "question_answering"
+
+    hidden_size: int = Field(gt=0, description="d")
     small_size: int = Field(ge=0, description="d'")
     gamma: float = Field(ge=0, allow_inf_nan=False, description="weight of the skim loss")
     init_from: FirstSteps | None = Field(None, description="the standard model that it is fine-tuned from")
@@ -134,9 +142,38 @@ class SkimLSTMAttConfig(_Closed):
         return self
 
 
-ModelConfig = Annotated[
-    LSTMConfig | SkimLSTMConfig | LSTMAttConfig | SkimLSTMAttConfig, Field(discriminator="architecture")
-]
+class SkimLSTMAttConfig(_SkimReaderConfig):
+    """The reader Sk-LSTM+Att: LSTM+Att with Skim-LSTM layers."""
+
+    architecture: Literal["skim_lstm_att"]
+    num_layers: int = Field(2, gt=0)
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+    @property
+    def standard(self) -> LSTMAttConfig:
+        """The same reader with standard layers."""
+        shared = self.model_dump(include={"hidden_size", "num_layers", "dropout"})
+        return LSTMAttConfig(architecture="lstm_att", **shared)
+
+
+class SkimBiDAFConfig(_SkimReaderConfig):
+    """The reader Sk-BiDAF: BiDAF with Skim-LSTM layers."""
+
+    architecture: Literal["skim_bidaf"]
+    dropout: float = Field(0.2, ge=0, lt=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the moving average of the weights that is evaluated")
+
+    @property
+    def standard(self) -> BiDAFConfig:
+        """The same reader with standard layers."""
+        shared = self.model_dump(include={"hidden_size", "dropout", "ema_decay"})
+        return BiDAFConfig(architecture="bidaf", **shared)
+
+
+SkimReaderConfig = SkimLSTMAttConfig | SkimBiDAFConfig
+ReaderConfig = LSTMAttConfig | BiDAFConfig | SkimReaderConfig
+SkimmingConfig = SkimLSTMConfig | SkimReaderConfig
+ModelConfig = Annotated[LSTMConfig | SkimLSTMConfig | ReaderConfig, Field(discriminator="architecture")]
 
 
 class TrainingConfig(_Closed):
@@ -212,13 +249,10 @@ class Config(_Closed):
     @model_validator(mode="after")
     def _first_steps_are_run(self) -> "Config":
         for name, model in self.models.items():
-            if not isinstance(model, SkimLSTMAttConfig) or (init := model.init_from) is None:
+            if not isinstance(model, SkimReaderConfig) or (init := model.init_from) is None:
                 continue
             place = f"models.{name}.init_from"
-            source = self.models.get(init.model)
-            if source is None or source != LSTMAttConfig(
-                architecture="lstm_att", **model.model_dump(include={"hidden_size", "num_layers", "dropout"})
-            ):
+            if self.models.get(init.model) != model.standard:
                 raise ValueError(f"{place}: {init.model!r} is not this model's standard counterpart")
             for dataset in self.datasets:
                 if DATASETS[dataset].task != model.task:

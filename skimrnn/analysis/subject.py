@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from skimrnn.analysis.forced import ForcedSkimLSTM
-from skimrnn.config import LSTMAttConfig, RunConfig, SkimLSTMAttConfig, SkimLSTMConfig
+from skimrnn.config import ReaderConfig, RunConfig, SkimLSTMConfig
 from skimrnn.data.batches import collate
 from skimrnn.data.prepare import UNKNOWN, Prepared
 from skimrnn.data.questions import SCORED_SPLIT, collate_questions, read_questions, read_scoring
@@ -209,7 +209,7 @@ class QuestionSubject(Subject):
         self._take(load_reader(run, prepared, folder, unfinished=unfinished))
         self._split = read_questions(prepared, SCORED_SPLIT)
         self._scoring = read_scoring(prepared)
-        self._vectors = prepared.vectors()
+        self._prepared = prepared
         self.lengths = self._split.lengths.numpy()
         self.vocabulary_size = prepared.manifest["vocabulary_size"]
 
@@ -238,10 +238,11 @@ class QuestionSubject(Subject):
         return self._scoring.answers[row][0]
 
     def flop_reduction(self, rows: np.ndarray, skim_rates: list[float]) -> FlopReduction:
-        """Flop-r of the whole model."""
+        """Flop-r of the whole model; questions count as skimmed at the rate of the contexts."""
         assert isinstance(self.model, Reader)
         rates = dict(zip(self.directions, skim_rates, strict=True))
-        return reading_operations(self.model, self._split.at(torch.from_numpy(rows)), rates, self._vectors)[1]
+        rates |= {name: rates[same] for name, same in zip(self.model.question_sequences, rates, strict=False)}
+        return reading_operations(self.model, self._split.at(torch.from_numpy(rows)), rates, self._prepared)[1]
 
     def _span(self, text: int) -> slice:
         return slice(int(self._split.offsets[text]), int(self._split.offsets[text + 1]))
@@ -270,7 +271,7 @@ class QuestionSubject(Subject):
 
 def open_subject(run: RunConfig, prepared: Prepared, tokens: Path | None, folder: Path, unfinished: bool) -> Subject:
     """The subject of a run; a classifier needs the folder of its tokenised texts."""
-    if isinstance(run.model, LSTMAttConfig | SkimLSTMAttConfig):
+    if isinstance(run.model, ReaderConfig):
         return QuestionSubject(run, prepared, folder, unfinished=unfinished)
     if unfinished:
         raise UserError("only a reader can be analysed before it is finished: leave --unfinished out")

@@ -62,6 +62,10 @@ class Prepared:
         """The word vectors (V, E)."""
         return read_tensors(self.folder / "vectors.safetensors")[0]["vectors"]
 
+    def spellings(self) -> Tensor:
+        """The numbers of the characters of each spelling (spellings, 16), of questions."""
+        return read_tensors(self.folder / "vectors.safetensors")[0]["characters"]
+
 
 def open_prepared(folder: Path, dataset: str) -> Prepared:
     """Open a prepared folder; a folder of another dataset is a `UserError`."""

@@ -3,13 +3,14 @@
 Only matrix products count; gates and biases, linear in d, are left out, as in the paper.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from skimrnn.layers import SkimLSTM
-from skimrnn.models import LSTMAtt, Reader
+from skimrnn.models import BiDAF, LSTMAtt, Reader
+from skimrnn.models.bidaf import CHARACTER_WIDTH
 
 
 class FlopReduction(BaseModel):
@@ -45,6 +46,8 @@ class Operations(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    characters: float = 0.0
+    highway: float = 0.0
     attention: float
     recurrent: float
     decision: float
@@ -69,31 +72,54 @@ def reader_operations(
 
     `skim_rates` holds one rate for each of the reader's sequences. The exact count charges a skimmed token for the
     small cell as it is; the published convention for (d'/d)^2 of the big one. The parameters say how large each product
-    is: a weight of r rows and c columns costs 2 r c a token.
+    is: a weight of r rows and c columns costs 2 r c a token. BiDAF's characters are counted for each token, as in its
+    paper, though `BiDAF` filters a word that comes again in a batch once.
     """
+    tokens, question_tokens = int(context_lengths.sum()), int(question_lengths.sum())
+    pairs = float((question_lengths * context_lengths).sum())
+    cells = [(sequence, *cell, tokens) for sequence, cell in zip(model.sequences, _cells(model), strict=True)]
+    # The first sequences, BiDAF's contextual ones, read the questions, too.
+    questions = zip(model.question_sequences, _cells(model), strict=False)
+    cells += [(sequence, *cell, question_tokens) for sequence, cell in questions]
+    recurrent, decision = _recurrent(cells, skim_rates or {}, published_convention)
+    if isinstance(model, BiDAF):
+        windows = model.spellings.shape[1] - CHARACTER_WIDTH + 1
+        size = 2 * model.contextual.hidden_size
+        highway = sum(part.weight.numel() for part in model.highway.modules() if isinstance(part, nn.Linear))
+        return Operations(
+            characters=2 * model.convolution.weight.numel() * windows * (tokens + question_tokens),
+            highway=2 * highway * (tokens + question_tokens),
+            # Of each pair of words the similarity and the average; of each word its own term, h~ and the summary.
+            attention=2 * size * (2 * pairs + 3 * tokens),
+            recurrent=recurrent,
+            decision=decision,
+            output=2 * (model.start.weight.numel() + model.end.weight.numel()) * tokens,
+        )
     assert isinstance(model, LSTMAtt)
-    tokens = int(context_lengths.sum())
-    size = model.embedding.embedding_dim
-    recurrent, decision = _recurrent(model.layer, model.sequences, tokens, skim_rates or {}, published_convention)
     return Operations(
         # Each word of a context with each of its question: the similarity, and the average.
-        attention=2 * 2 * size * float((question_lengths * context_lengths).sum()),
+        attention=2 * 2 * model.embedding.embedding_dim * pairs,
         recurrent=recurrent,
         decision=decision,
         output=2 * model.output.weight.numel() * tokens,
     )
 
 
+def _cells(model: Reader) -> Iterator[tuple[nn.LSTM | SkimLSTM, str]]:
+    """The layer of each sequence, and the ending of the names of its weights."""
+    for layer in model.children():
+        if isinstance(layer, nn.LSTM | SkimLSTM):
+            yield from ((layer, suffix) for suffix in _directions(layer))
+
+
 def _recurrent(
-    layer: nn.LSTM | SkimLSTM,
-    sequences: Sequence[str],
-    tokens: int,
+    cells: Iterable[tuple[str, nn.LSTM | SkimLSTM, str, int]],
     skim_rates: Mapping[str, float],
     published_convention: bool,
 ) -> tuple[float, float]:
-    """Float operations of the cells and of the decisions of a layer over some tokens."""
+    """Float operations of the cells and of the decisions of sequences: name, layer, ending of the weights, tokens."""
     recurrent, decision = 0.0, 0.0
-    for sequence, suffix in zip(sequences, _directions(layer), strict=True):
+    for sequence, layer, suffix, tokens in cells:
         big = _cell(layer, "", suffix)
         if not isinstance(layer, SkimLSTM):
             recurrent += big * tokens

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from skimrnn.config import SkimLSTMAttConfig, SkimLSTMConfig
+from skimrnn.config import SkimLSTMConfig, SkimmingConfig
 from skimrnn.data.registry import get_dataset
 from skimrnn.files import atomic_path
 from skimrnn.reporting.records import Results, Run
@@ -135,7 +135,7 @@ def _training(results: Results, quality: Callable[[Any], float], label: str) -> 
     def draw(axes: Axes, dataset: str, value: Callable[[Any], float], label: str, standard: bool) -> None:
         for index, (name, model) in enumerate(results.config.models.items()):
             runs = results.of_model(dataset, name)
-            if not runs or not (standard or isinstance(model, SkimLSTMConfig | SkimLSTMAttConfig)):
+            if not runs or not (standard or isinstance(model, SkimmingConfig)):
                 continue
             look = {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _DASHES[index % len(_DASHES)]}
             curves = [_curve(run, value) for run in runs]

@@ -1,6 +1,6 @@
 """The content of the question answering table: the paper's rows in their order, each beside ours."""
 
-from skimrnn.config import LSTMAttConfig, ModelConfig, SkimLSTMAttConfig
+from skimrnn.config import BiDAFConfig, ModelConfig, ReaderConfig, SkimBiDAFConfig, SkimReaderConfig
 from skimrnn.data.questions import SCORED_SPLIT
 from skimrnn.data.registry import get_dataset
 from skimrnn.published import PublishedValue, published_value, published_values
@@ -63,11 +63,14 @@ def reading_rows(results: Results[ReadingRecord], dataset: str) -> list[Row]:
 def _settings_of(row: ModelConfig | PublishedValue) -> _Settings:
     if isinstance(row, PublishedValue):
         return row.system, row.hidden_size, row.small_size, row.gamma
-    assert isinstance(row, LSTMAttConfig | SkimLSTMAttConfig)
-    layers = "" if row.num_layers == 2 else f"_{row.num_layers}layer"
-    if isinstance(row, SkimLSTMAttConfig):
-        return f"sk_lstm_att{layers}", row.hidden_size, row.small_size, row.gamma
-    return f"lstm_att{layers}", row.hidden_size, None, None
+    assert isinstance(row, ReaderConfig)
+    if isinstance(row, BiDAFConfig | SkimBiDAFConfig):
+        system = "bidaf"
+    else:
+        system = "lstm_att" + ("" if row.num_layers == 2 else f"_{row.num_layers}layer")
+    if isinstance(row, SkimReaderConfig):
+        return f"sk_{system}", row.hidden_size, row.small_size, row.gamma
+    return system, row.hidden_size, None, None
 
 
 def _row(results: Results[ReadingRecord], dataset: str, settings: _Settings, name: str | None) -> Row:
@@ -100,10 +103,9 @@ LEGEND = (
     "Each cell is paper | ours; ours is the mean ± sample standard deviation over n seeds, as mean ± sd (n), on the "
     "development set, by which the best weights were chosen, too, as in the paper: the test set is not public. F1 and "
     "EM are those of the likeliest span of at most 15 tokens. Sk is the share of the contexts' tokens skimmed, over "
-    "all layers and directions. Flop-r compares the float operations of whole models with those of LSTM+Att, d = 100: "
-    "a skimmed token counts as (d'/d)² of a read one in the published convention, as what the small cell costs in the "
-    "exact count; it is no speed-up. The paper's Sk-LSTM+Att rows follow 1 / (0.24 + 0.76 ((1 - Sk) + Sk (d'/d)²)): 24 "
-    "% of its operations lie outside the layers; of ours, in attention and output, less than 1 %. Rows: Sk-LSTM+Att "
-    "d'/γ. 'not run': no record; '-': nothing printed in the paper, "
-    "or nothing to measure here."
+    "all layers and directions. Flop-r compares the float operations of whole models with those of LSTM+Att or BiDAF, "
+    "d = 100: a skimmed token counts as (d'/d)² of a read one in the published convention, as what the small cell "
+    "costs in the exact count; it is no speed-up. The paper's Sk-LSTM+Att rows follow 1 / (0.24 + 0.76 ((1 - Sk) + Sk "
+    "(d'/d)²)): 24 % of its operations lie outside the layers; of ours, in attention and output, less than 1 %. Rows: "
+    "d'/γ. 'not run': no record; '-': nothing printed in the paper, or nothing to measure here."
 )

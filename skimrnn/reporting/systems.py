@@ -1,6 +1,15 @@
 """The rows of the classification table: what the systems are called, and what the paper prints for them."""
 
-from skimrnn.config import Config, LSTMAttConfig, ModelConfig, SkimLSTMAttConfig, SkimLSTMConfig
+from skimrnn.config import (
+    Config,
+    LSTMAttConfig,
+    ModelConfig,
+    ReaderConfig,
+    SkimLSTMAttConfig,
+    SkimLSTMConfig,
+    SkimmingConfig,
+    SkimReaderConfig,
+)
 from skimrnn.published import published_value, published_values
 
 CITED = {"lstm_jump": "LSTM-Jump", "vcrnn": "VCRNN", "sota": "SOTA"}
@@ -20,15 +29,20 @@ def system_titles(config: Config) -> dict[str, str]:
 
 
 def _title(model: ModelConfig) -> str:
-    if isinstance(model, LSTMAttConfig | SkimLSTMAttConfig):
-        layers = "" if model.num_layers == 2 else f", {model.num_layers} layer{'s' * (model.num_layers > 1)}"
-        return f"{'Sk-' * isinstance(model, SkimLSTMAttConfig)}LSTM+Att{_sizes(model)}{layers}"
+    if isinstance(model, ReaderConfig):
+        title, layers = "Sk-" * isinstance(model, SkimReaderConfig), ""
+        if isinstance(model, LSTMAttConfig | SkimLSTMAttConfig):
+            title += "LSTM+Att"
+            layers = "" if model.num_layers == 2 else f", {model.num_layers} layer{'s' * (model.num_layers > 1)}"
+        else:
+            title += "BiDAF"
+        return f"{title}{_sizes(model)}{layers}"
     return f"Skim{_sizes(model)}" if isinstance(model, SkimLSTMConfig) else "Standard"
 
 
 def _sizes(model: ModelConfig) -> str:
     """d'/gamma, after a space; nothing for a model that reads every token."""
-    if not isinstance(model, SkimLSTMConfig | SkimLSTMAttConfig):
+    if not isinstance(model, SkimmingConfig):
         return ""
     gamma = f"{model.gamma:g}"
     return f" {model.small_size}/{gamma[1:] if gamma.startswith('0.') else gamma}"

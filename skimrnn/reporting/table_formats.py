@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from skimrnn.config import SkimLSTMAttConfig, SkimLSTMConfig
+from skimrnn.config import SkimmingConfig
 from skimrnn.files import write_text
 from skimrnn.reporting.reading_table import reading_document
 from skimrnn.reporting.records import Measured, Results
@@ -116,7 +116,7 @@ def _cells(table: Table) -> list[list[str]]:
 def _settings(row: Row) -> list[int | float | str]:
     if row.model is None:
         return ["", "", ""]
-    if isinstance(row.model, SkimLSTMConfig | SkimLSTMAttConfig):
+    if isinstance(row.model, SkimmingConfig):
         return [row.model.hidden_size, row.model.small_size, row.model.gamma]
     return [row.model.hidden_size, "", ""]
 

@@ -27,15 +27,18 @@ def save_checkpoint(
     path: Path,
     identity: str,
     model: nn.Module,
+    average: nn.Module | None,
     optimizer: Adam,
     best: dict[str, Tensor],
     progress: Progress,
 ) -> None:
-    """Write weights, best weights, Adam's moments, the random state and the progress, atomically.
+    """Write weights and their average, best weights, Adam's moments, the random state and the progress, atomically.
 
     `identity` is a digest of all that decides the run (config, data, code).
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     tensors |= {f"adam.{name}": tensor for name, tensor in optimizer.state_dict().items()}
     tensors["random"] = torch.get_rng_state()
@@ -43,7 +46,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, identity: str, model: nn.Module, optimizer: Adam
+    path: Path, identity: str, model: nn.Module, average: nn.Module | None, optimizer: Adam
 ) -> tuple[dict[str, Tensor], Progress] | None:
     """Restore what `save_checkpoint` wrote and give the best weights and the progress.
 
@@ -54,13 +57,15 @@ def load_checkpoint(
     tensors, metadata = read_tensors(path)
     if metadata.get("identity") != identity:
         return None
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}}
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "best": {}, "adam": {}}
     for name, tensor in tensors.items():
         group, _, rest = name.partition(".")
         if group in groups:
             groups[group][rest] = tensor
     try:
         model.load_state_dict(groups["model"])
+        if average is not None:
+            average.load_state_dict(groups["average"])
         optimizer.load_state_dict(groups["adam"])
         torch.set_rng_state(tensors["random"])
         return groups["best"], Progress(**json.loads(metadata["progress"]))

@@ -9,7 +9,7 @@ from skimrnn.data.batches import Batch, collate
 from skimrnn.data.prepare import Prepared
 from skimrnn.layers import SkimLSTM
 from skimrnn.models import Classifier, ClozeReader
-from skimrnn.training.evaluate import evaluate
+from skimrnn.training.evaluate import Scores, evaluate
 from skimrnn.training.task import Task
 
 
@@ -24,7 +24,11 @@ def classification_task(run: RunConfig, prepared: Prepared) -> Task:
     def loss(rows: np.ndarray) -> Tensor:
         return training_loss(model, collate(train, rows), gamma)
 
-    return Task(model, train, loss, lambda: evaluate(model, validation), "accuracy")
+    def validate(classifier: nn.Module) -> Scores:
+        assert isinstance(classifier, Classifier | ClozeReader)
+        return evaluate(classifier, validation)
+
+    return Task(model, train, loss, validate, "accuracy")
 
 
 def build_classifier(

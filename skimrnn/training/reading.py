@@ -1,6 +1,6 @@
 """Question answering as a task: the reader that a config names, its loss, and what it scores."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from skimrnn.config import LSTMAttConfig, RunConfig, SkimLSTMAttConfig
+from skimrnn.config import BiDAFConfig, ReaderConfig, RunConfig, SkimBiDAFConfig, SkimReaderConfig
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.questions import (
     SCORED_SPLIT,
@@ -22,11 +22,9 @@ from skimrnn.data.questions import (
 )
 from skimrnn.layers import Decisions, SkimLSTM
 from skimrnn.measures.squad import score_answers
-from skimrnn.models import LSTMAtt, Reader
+from skimrnn.models import BiDAF, LSTMAtt, Reader
 from skimrnn.models.reader import decode_independently, decode_jointly
 from skimrnn.training.task import Task
-
-ReaderConfig = LSTMAttConfig | SkimLSTMAttConfig
 
 
 class ReadingScores(BaseModel):
@@ -61,28 +59,38 @@ def reading_task(run: RunConfig, prepared: Prepared) -> Task:
     """The task of a run."""
     config = run.model
     assert isinstance(config, ReaderConfig)
-    gamma = config.gamma if isinstance(config, SkimLSTMAttConfig) else 0.0
+    gamma = config.gamma if isinstance(config, SkimReaderConfig) else 0.0
+    ema_decay = config.ema_decay if isinstance(config, BiDAFConfig | SkimBiDAFConfig) else None
     train = read_questions(prepared, "train").usable(run.context_limit)
     validation, scoring = read_questions(prepared, SCORED_SPLIT), read_scoring(prepared)
-    model = build_reader(config, prepared.vectors())
+    model = build_reader(config, prepared.vectors(), prepared.spellings())
 
     def loss(rows: np.ndarray) -> Tensor:
         return reading_loss(model, collate_questions(train, rows), gamma)
 
-    return Task(model, train, loss, lambda: answer_questions(model, validation, scoring).scores, "f1")
+    def validate(reader: nn.Module) -> ReadingScores:
+        assert isinstance(reader, Reader)
+        return answer_questions(reader, validation, scoring).scores
+
+    return Task(model, train, loss, validate, "f1", ema_decay)
 
 
-def build_reader(config: ReaderConfig, vectors: Tensor) -> LSTMAtt:
-    """A reader as `config` says, on word vectors (V, E); weights come from torch's global random state."""
-    width, dropout = 3 * vectors.shape[1], config.dropout if config.num_layers > 1 else 0.0
-    layer: nn.LSTM | SkimLSTM
-    if isinstance(config, SkimLSTMAttConfig):
-        layer = SkimLSTM(
-            width, config.hidden_size, config.small_size, config.num_layers, dropout=dropout, bidirectional=True
-        )
-    else:
-        layer = nn.LSTM(width, config.hidden_size, config.num_layers, dropout=dropout, bidirectional=True)
-    return LSTMAtt(vectors, layer, config.dropout)
+def build_reader(config: ReaderConfig, vectors: Tensor, spellings: Tensor) -> Reader:
+    """A reader as `config` says, on word vectors (V, E) and the characters of words (spellings, 16).
+
+    Weights come from torch's global random state.
+    """
+
+    def layer(inputs: int, num_layers: int, dropout: float) -> nn.LSTM | SkimLSTM:
+        options: dict[str, Any] = {"num_layers": num_layers, "dropout": dropout, "bidirectional": True}
+        if isinstance(config, SkimReaderConfig):
+            return SkimLSTM(inputs, config.hidden_size, config.small_size, **options)
+        return nn.LSTM(inputs, config.hidden_size, **options)
+
+    if isinstance(config, BiDAFConfig | SkimBiDAFConfig):
+        return BiDAF(vectors, spellings, layer, config.dropout)
+    dropout = config.dropout if config.num_layers > 1 else 0.0
+    return LSTMAtt(vectors, layer(3 * vectors.shape[1], config.num_layers, dropout), config.dropout)
 
 
 def reading_loss(model: Reader, batch: QuestionBatch, gamma: float) -> Tensor:

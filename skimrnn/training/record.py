@@ -9,7 +9,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from skimrnn.config import LSTMAttConfig, LSTMConfig, RunConfig, SkimLSTMAttConfig, SkimLSTMConfig
+from skimrnn.config import (
+    BiDAFConfig,
+    LSTMAttConfig,
+    LSTMConfig,
+    ReaderConfig,
+    RunConfig,
+    SkimLSTMConfig,
+)
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.questions import SCORED_SPLIT, Questions, read_questions, read_scoring
 from skimrnn.data.registry import Alignment
@@ -17,7 +24,7 @@ from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_model, read_tensors, write_json, write_tensors
 from skimrnn.kernels import KERNEL
 from skimrnn.measures.flops import FlopReduction, Operations, flop_reduction, reader_operations
-from skimrnn.models import Classifier, ClozeReader, Reader
+from skimrnn.models import BiDAF, Classifier, ClozeReader, Reader
 from skimrnn.provenance import Environment
 from skimrnn.training.classification import build_classifier
 from skimrnn.training.evaluate import Scores, evaluate
@@ -151,7 +158,8 @@ class ReadingRecord(_Closed):
     """One run of a reader.
 
     `test` is about the development set, on which the best weights were chosen, too: SQuAD's test set is not public, and
-    the paper did the same. `flop_reduction` is that of the whole model, beside LSTM+Att of two layers and d = 100.
+    the paper did the same. `flop_reduction` is that of the whole model, beside the standard one of d = 100: LSTM+Att of
+    two layers, or BiDAF.
     """
 
     schema_version: Literal[1] = 1
@@ -206,12 +214,12 @@ def load_classifier(run: RunConfig, prepared: Prepared, folder: Path) -> Classif
 
 def load_reader(run: RunConfig, prepared: Prepared, folder: Path, *, unfinished: bool = False) -> Reader:
     """The trained reader of a run's folder; with `unfinished` the best so far, from the checkpoint."""
-    assert isinstance(run.model, LSTMAttConfig | SkimLSTMAttConfig)
+    assert isinstance(run.model, ReaderConfig)
     stopped = ReadingTrainingRecord.model_validate(read_json(folder / "training.json")).stopped
     if unfinished != (stopped == "unfinished"):
         state = "is finished: leave --unfinished out" if unfinished else "is not finished: train on, or --unfinished"
         raise UserError(f"{folder}: the run {state}")
-    model = build_reader(run.model, torch.zeros_like(prepared.vectors()))
+    model = build_reader(run.model, torch.zeros_like(prepared.vectors()), prepared.spellings())
     weights, _ = read_tensors(weights_file(folder, unfinished=unfinished))
     if unfinished:
         weights = {name.removeprefix("best."): tensor for name, tensor in weights.items() if name.startswith("best.")}
@@ -250,7 +258,7 @@ def write_reading_record(
             {"read": answers.read, "lengths": split.lengths},
             {"sequences": json.dumps(model.sequences)},
         )
-    operations, reduction = reading_operations(model, split, answers.scores.layer_skim_rates, prepared.vectors())
+    operations, reduction = reading_operations(model, split, answers.scores.layer_skim_rates, prepared)
     record = ReadingRecord(
         config=run,
         data=QuestionDataRecord.model_validate(
@@ -269,17 +277,25 @@ def write_reading_record(
 
 
 def reading_operations(
-    model: Reader, split: Questions, skim_rates: Mapping[str, float], vectors: Tensor
+    model: Reader, split: Questions, skim_rates: Mapping[str, float], prepared: Prepared
 ) -> tuple[Operations, FlopReduction]:
-    """Float operations of a reader on a split at its skim rates, and Flop-r beside LSTM+Att of two layers, d = 100."""
+    """Float operations of a reader on a split at its skim rates, and Flop-r.
+
+    That is beside the standard model of d = 100: LSTM+Att of two layers, or BiDAF.
+    """
 
     def count(reader: Reader, published_convention: bool) -> Operations:
         return reader_operations(
             reader, split.question_lengths, split.lengths, skim_rates, published_convention=published_convention
         )
 
-    standard = build_reader(LSTMAttConfig(architecture="lstm_att", hidden_size=100), vectors)
-    reference, operations = count(standard, False).total, count(model, False)
+    standard: ReaderConfig = (
+        BiDAFConfig(architecture="bidaf", hidden_size=100)
+        if isinstance(model, BiDAF)
+        else LSTMAttConfig(architecture="lstm_att", hidden_size=100)
+    )
+    reference = count(build_reader(standard, prepared.vectors(), prepared.spellings()), False).total
+    operations = count(model, False)
     return operations, FlopReduction(
         published_convention=reference / count(model, True).total, exact_count=reference / operations.total
     )

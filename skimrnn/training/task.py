@@ -18,7 +18,9 @@ class Task:
     texts: Lengths
     loss: Callable[[np.ndarray], Tensor]
     """The loss on some rows of the texts."""
-    validate: Callable[[], BaseModel]
-    """Scores on the validation split, with the field `skim_rate`."""
+    validate: Callable[[nn.Module], BaseModel]
+    """Scores of such a model on the validation split, with the field `skim_rate`."""
     measure: str
     """The field of the scores by which the best weights are chosen; a larger value is better."""
+    ema_decay: float | None = None
+    """Where it is set, the weights that are validated and kept are a moving average of those that are trained."""

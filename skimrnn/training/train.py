@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from skimrnn.config import RunConfig, TrainingConfig
 from skimrnn.data.batches import training_rows
@@ -42,6 +43,8 @@ def train(
     `checkpoint.safetensors` at each validation and goes on from there when it is started again; the result is the
     same as without the interruption. The test split is not read. A loss that is not finite is a `UserError`.
 
+    Where the task asks for an average of the weights, that is what is validated and written.
+
     `start` holds weights of another model, which those of the same name start from. With `until` the run goes no
     further than that step and writes `step-<until>.safetensors`, its weights there; started again without, it goes on.
     """
@@ -57,12 +60,17 @@ def train(
     model = task.model
     if start:
         _start_from(model, start)
+    average = None
+    if task.ema_decay is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(task.ema_decay))
+        average.update_parameters(model)  # The first update copies: the average starts from the first weights.
+    judged = model if average is None else average.module
     skimming = [module for module in model.modules() if isinstance(module, SkimmingLayer)]
     optimizer = Adam(model.parameters(), config.learning_rate)
 
     best: dict[str, Tensor] = {}
     progress = Progress(step=0, best_step=0, history=[], seconds=0.0)
-    if restored := load_checkpoint(checkpoint, identity, model, optimizer):
+    if restored := load_checkpoint(checkpoint, identity, model, average, optimizer):
         best, progress = restored
         if until is not None and progress.step > until:
             raise UserError(
@@ -94,9 +102,11 @@ def train(
                 f"the checkpoint of step {history[-1]['step'] if history else 0} is kept"
             )
         optimizer.step()
+        if average is not None:
+            average.update_parameters(model)
         loss_sum += loss.item()
         if step % config.validate_every == 0 or step == config.max_steps:
-            scores = task.validate().model_dump()
+            scores = task.validate(judged).model_dump()
             steps_since = step - (history[-1]["step"] if history else 0)
             history.append(
                 {
@@ -110,9 +120,10 @@ def train(
             score = scores[task.measure]
             if not best or score > _entry(history, best_step)["validation"][task.measure]:
                 best_step = step
-                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+                best = {name: tensor.clone() for name, tensor in judged.state_dict().items()}
             seconds = progress.seconds + time.monotonic() - started
-            save_checkpoint(checkpoint, identity, model, optimizer, best, Progress(step, best_step, history, seconds))
+            progress_now = Progress(step, best_step, history, seconds)
+            save_checkpoint(checkpoint, identity, model, average, optimizer, best, progress_now)
             _write_course(folder, step, best_step, "unfinished", history, seconds)
             best_score = _entry(history, best_step)["validation"][task.measure]
             status = f"loss {history[-1]['training_loss']:.3f}  val {score:.1%} (best {best_score:.1%})"
@@ -122,7 +133,7 @@ def train(
         reporter.update(step, min(expected_steps, until) if until else expected_steps, status)
 
     if until is not None:
-        write_tensors(folder / f"step-{until}.safetensors", model.state_dict())
+        write_tensors(folder / f"step-{until}.safetensors", judged.state_dict())
         return
     write_tensors(folder / "weights.safetensors", best)
     seconds = progress.seconds + time.monotonic() - started
@@ -141,7 +152,8 @@ def _start_from(model: nn.Module, path: Path) -> None:
     """Load the weights of a standard model into one whose layers skim: small cells and decisions keep their own."""
     weights, _ = read_tensors(path)
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    if unexpected or any(not name.startswith(("layer.small_", "layer.decision_")) for name in missing):
+    own = ("small_", "decision_")
+    if unexpected or any(not name.rpartition(".")[2].startswith(own) for name in missing):
         raise UserError(f"{path}: the weights are not those of this model's standard counterpart: train that again")
 
 

@@ -18,6 +18,8 @@ CONFIGS = [
     SkimLSTMAttConfig(architecture="skim_lstm_att", hidden_size=6, num_layers=1, small_size=0, gamma=0.1),
 ]
 
+SPELLINGS = torch.zeros(50, 16)  # LSTM+Att does not look at characters.
+
 
 def padded(tokens: torch.Tensor, lengths: list[int]) -> Padded:
     return Padded(tokens, tokens, torch.tensor(lengths))
@@ -25,7 +27,7 @@ def padded(tokens: torch.Tensor, lengths: list[int]) -> Padded:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.architecture}-{config.num_layers}")
 def test_padding_does_not_reach_the_answers(config: LSTMAttConfig | SkimLSTMAttConfig, seed: int) -> None:
-    model = build_reader(config, torch.randn(50, 7)).eval()
+    model = build_reader(config, torch.randn(50, 7), SPELLINGS).eval()
     questions, contexts = torch.randint(2, 50, (3, 5)), torch.randint(2, 50, (3, 9))
     q_lengths, lengths = [5, 2, 1], [4, 9, 1]
     start, end, decisions, _ = model(padded(questions, q_lengths), padded(contexts, lengths))
@@ -44,7 +46,7 @@ def test_padding_does_not_reach_the_answers(config: LSTMAttConfig | SkimLSTMAttC
 
 def test_the_layers_see_the_word_its_average_of_the_question_and_their_product(seed: int) -> None:
     vectors = torch.randn(50, 4)
-    model = build_reader(CONFIGS[0].model_copy(update={"num_layers": 1}), vectors).eval()
+    model = build_reader(CONFIGS[0].model_copy(update={"num_layers": 1}), vectors, SPELLINGS).eval()
     torch.nn.init.normal_(model.question_weight)
     torch.nn.init.normal_(model.match_weight)
     question, context = torch.tensor([[3, 4, 5, 0]]), torch.tensor([[6, 7]])
@@ -83,7 +85,7 @@ def test_independent_decoding_may_cross(seed: int) -> None:
 
 
 def test_only_the_layer_differs_between_a_reader_and_its_skim_variant() -> None:
-    standard, skim = (build_reader(config, torch.zeros(5, 3)) for config in CONFIGS[:2])
+    standard, skim = (build_reader(config, torch.zeros(5, 3), SPELLINGS) for config in CONFIGS[:2])
     names = {name: tensor.shape for name, tensor in standard.state_dict().items()}
     skim_names = {name: tensor.shape for name, tensor in skim.state_dict().items()}
     assert names.items() <= skim_names.items()

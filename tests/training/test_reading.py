@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from skimrnn.config import Config, LSTMAttConfig, SkimLSTMAttConfig, VectorsConfig, parse_config
+from skimrnn.config import (
+    BiDAFConfig,
+    Config,
+    LSTMAttConfig,
+    SkimBiDAFConfig,
+    SkimLSTMAttConfig,
+    VectorsConfig,
+    parse_config,
+)
 from skimrnn.data.prepare import Prepared, open_prepared
 from skimrnn.data.questions import (
     SCORED_SPLIT,
@@ -27,6 +36,7 @@ from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_tensors
 from skimrnn.measures.flops import flop_reduction, reader_operations
 from skimrnn.measures.squad import normalise
+from skimrnn.models import BiDAF as BiDAFReader
 from skimrnn.training.reading import answer_questions, build_reader, reading_loss
 from skimrnn.training.record import read_reading_record, write_reading_record
 from skimrnn.training.train import train
@@ -34,7 +44,14 @@ from tests.conftest import Silent
 
 STANDARD = LSTMAttConfig(architecture="lstm_att", hidden_size=16)
 SKIM = SkimLSTMAttConfig(architecture="skim_lstm_att", hidden_size=16, small_size=4, gamma=0.1)
+BIDAF = BiDAFConfig(architecture="bidaf", hidden_size=6, ema_decay=0.8)
+SK_BIDAF = SkimBiDAFConfig(architecture="skim_bidaf", hidden_size=6, small_size=3, gamma=0.1, ema_decay=0.8)
 NAMES = ["layer 1 forward", "layer 1 backward", "layer 2 forward", "layer 2 backward"]
+BIDAF_NAMES = [
+    f"{name} {direction}"
+    for name in ("contextual", "modelling 1", "modelling 2", "output")
+    for direction in ("forward", "backward")
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +67,12 @@ def squad(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture
 def config() -> Config:
-    init = {"model": "standard", "step": 10}
+    models = {
+        "standard": STANDARD.model_dump(),
+        "skim": SKIM.model_dump() | {"init_from": {"model": "standard", "step": 10}},
+        "bidaf": BIDAF.model_dump(),
+        "sk_bidaf": SK_BIDAF.model_dump() | {"init_from": {"model": "bidaf", "step": 10}},
+    }
     return parse_config(
         {
             "scale": "test",
@@ -58,7 +80,7 @@ def config() -> Config:
             "data": {"source": "embedded"},
             "vectors": {"source": "corpus", "dimension": 20, "min_count": 1},
             "datasets": {"squad": {"batch_size": 16, "context_limit": 60}},
-            "models": {"standard": STANDARD.model_dump(), "skim": SKIM.model_dump() | {"init_from": init}},
+            "models": models,
             "training": {"learning_rate": 0.003, "max_steps": 20, "validate_every": 5, "temperature_decay": 0.01},
         },
         "the test's config",
@@ -72,19 +94,55 @@ def run(config: Config, squad: Prepared, folder: Path, model: str, **options: ob
     return (folder / "0.json").read_bytes()
 
 
-def test_first_steps_are_shared_and_a_run_goes_on_from_its_own(config: Config, squad: Prepared, tmp_path: Path) -> None:
-    whole = run(config, squad, tmp_path / "whole", "standard")
-    train(config.run("squad", "standard", 0), squad, tmp_path / "standard", Silent(), until=10)
+@pytest.mark.parametrize(("standard", "skim"), [("standard", "skim"), ("bidaf", "sk_bidaf")])
+def test_first_steps_are_shared_and_a_run_goes_on_from_its_own(
+    standard: str, skim: str, config: Config, squad: Prepared, tmp_path: Path
+) -> None:
+    whole = run(config, squad, tmp_path / "whole", standard)
+    train(config.run("squad", standard, 0), squad, tmp_path / "standard", Silent(), until=10)
     assert not (tmp_path / "standard" / "weights.safetensors").exists()
     first = tmp_path / "standard" / "step-10.safetensors"
-    skim = run(config, squad, tmp_path / "skim", "skim", start=first)
+    skimming = run(config, squad, tmp_path / "skim", skim, start=first)
     reporter = Silent()
-    train(config.run("squad", "standard", 0), squad, tmp_path / "standard", reporter)
+    train(config.run("squad", standard, 0), squad, tmp_path / "standard", reporter)
     assert reporter.messages == ["goes on from step 10"]
-    assert run(config, squad, tmp_path / "standard", "standard") == whole
-    assert run(config, squad, tmp_path / "again", "skim", start=first) == skim
+    assert run(config, squad, tmp_path / "standard", standard) == whole
+    for file in ("weights", "checkpoint"):
+        weights = [read_tensors(tmp_path / folder / f"{file}.safetensors")[0] for folder in ("whole", "standard")]
+        assert weights[0].keys() == weights[1].keys()
+        assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert run(config, squad, tmp_path / "again", skim, start=first) == skimming
     with pytest.raises(UserError, match=r"stands at step 20, past step 10: delete it"):
-        train(config.run("squad", "standard", 0), squad, tmp_path / "standard", Silent(), until=10)
+        train(config.run("squad", standard, 0), squad, tmp_path / "standard", Silent(), until=10)
+
+
+def test_what_is_scored_and_kept_is_the_moving_average(
+    config: Config, squad: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.run("squad", "bidaf", 0)
+    course: list[dict[str, torch.Tensor]] = []
+
+    def loss(model: torch.nn.Module, *arguments: Any) -> torch.Tensor:
+        course.append({name: tensor.detach().clone() for name, tensor in model.state_dict().items()})
+        return reading_loss(model, *arguments)
+
+    monkeypatch.setattr("skimrnn.training.reading.reading_loss", loss)
+    train(settings, squad, tmp_path, Silent(), until=5)
+    tensors, _ = read_tensors(tmp_path / "checkpoint.safetensors")
+    last = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    expected = course[0]
+    for weights in (*course[1:], last):
+        expected = {name: 0.8 * expected[name] + 0.2 * tensor for name, tensor in weights.items()}
+    kept, _ = read_tensors(tmp_path / "step-5.safetensors")
+    assert kept.keys() == expected.keys()
+    for name, tensor in kept.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
+        assert torch.equal(tensor, tensors[f"best.{name}"]) and torch.equal(tensor, tensors[f"average.module.{name}"])
+    assert not torch.equal(kept["start.weight"], last["start.weight"])
+    model = build_reader(BIDAF, squad.vectors(), squad.spellings())
+    model.load_state_dict(kept)
+    scores = answer_questions(model, read_questions(squad, SCORED_SPLIT), read_scoring(squad)).scores
+    assert read_json(tmp_path / "training.json")["history"][-1]["validation"] == scores.model_dump()
 
 
 def test_a_skimming_reader_starts_from_the_standard_ones_weights(
@@ -122,9 +180,11 @@ def test_an_unfinished_run_is_scored_as_one(config: Config, squad: Prepared, tmp
         write_reading_record(settings, squad, tmp_path, tmp_path / "0.json", unfinished=True)
 
 
-def test_predictions_and_decisions_are_those_of_the_scores(config: Config, squad: Prepared, tmp_path: Path) -> None:
-    train(config.run("squad", "standard", 0), squad, tmp_path, Silent(), until=10)
-    run(config, squad, tmp_path / "skim", "skim", start=tmp_path / "step-10.safetensors")
+@pytest.mark.parametrize("model", ["skim", "sk_bidaf"])
+def test_predictions_and_decisions_are_those_of_the_scores(
+    model: str, config: Config, squad: Prepared, tmp_path: Path
+) -> None:
+    run(config, squad, tmp_path / "skim", model)
     record = read_reading_record(tmp_path / "skim" / "0.json")
     predictions = read_json(tmp_path / "skim" / "0.predictions.json")
     scoring = read_scoring(squad)
@@ -135,16 +195,19 @@ def test_predictions_and_decisions_are_those_of_the_scores(config: Config, squad
     ]
     assert sum(right) / len(right) == record.test.em
     decisions, metadata = read_tensors(tmp_path / "skim" / "decisions.safetensors")
-    assert decisions["read"].shape == (4, record.test.tokens) == (4, int(decisions["lengths"].sum()))
+    names = json.loads(metadata["sequences"])
+    assert names == {"skim": NAMES, "sk_bidaf": BIDAF_NAMES}[model]
+    assert list(record.test.layer_skim_rates) == names + ["question forward", "question backward"] * (model != "skim")
+    assert decisions["read"].shape == (len(names), record.test.tokens)
+    assert record.test.tokens == int(decisions["lengths"].sum())
     rates = 1 - decisions["read"].double().mean(dim=1)
-    assert json.loads(metadata["sequences"]) == list(record.test.layer_skim_rates) == NAMES
-    assert list(record.test.layer_skim_rates.values()) == pytest.approx(rates.tolist(), abs=1e-12)
+    assert [record.test.layer_skim_rates[name] for name in names] == pytest.approx(rates.tolist(), abs=1e-12)
     assert record.test.skim_rate == pytest.approx(float(rates.mean()), abs=1e-12)
     assert str(tmp_path) not in (tmp_path / "skim" / "0.json").read_text()
 
 
 def test_the_loss_is_two_cross_entropies_and_the_weighted_skim_loss(squad: Prepared) -> None:
-    model = build_reader(SKIM, squad.vectors()).eval()
+    model = build_reader(SKIM, squad.vectors(), squad.spellings()).eval()
     batch = collate_questions(read_questions(squad, "train"), np.arange(8))
     start, end, decisions, _ = model(batch.questions, batch.contexts)
     expected = -sum(
@@ -157,7 +220,7 @@ def test_the_loss_is_two_cross_entropies_and_the_weighted_skim_loss(squad: Prepa
 
 
 def test_decisions_do_not_depend_on_the_batch(squad: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build_reader(SKIM, squad.vectors())
+    model = build_reader(SKIM, squad.vectors(), squad.spellings())
     split, scoring = read_questions(squad, SCORED_SPLIT), read_scoring(squad)
     together = answer_questions(model, split, scoring, keep_decisions=True)
     monkeypatch.setattr("skimrnn.data.questions._EVALUATION_TOKENS", 100)
@@ -167,10 +230,12 @@ def test_decisions_do_not_depend_on_the_batch(squad: Prepared, monkeypatch: pyte
     assert torch.equal(together.read, apart.read)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_operations_of_the_dense_model_are_those_that_torch_counts(layers: int, squad: Prepared) -> None:
+@pytest.mark.parametrize("standard", [STANDARD.model_copy(update={"num_layers": 1}), STANDARD, BIDAF])
+def test_operations_of_the_dense_model_are_those_that_torch_counts(
+    standard: LSTMAttConfig | BiDAFConfig, squad: Prepared
+) -> None:
     """Torch counts them one matrix product at a time, without oneDNN's LSTM, which it cannot look into."""
-    model = build_reader(STANDARD.model_copy(update={"num_layers": layers}), squad.vectors()).eval()
+    model = build_reader(standard, squad.vectors(), squad.spellings()).eval()
     split = read_questions(squad, SCORED_SPLIT)
     lengths = Counter(split.lengths.tolist())
     same = (split.lengths == lengths.most_common(1)[0][0]).numpy().nonzero()[0]  # Padding would be counted.
@@ -179,27 +244,57 @@ def test_operations_of_the_dense_model_are_those_that_torch_counts(layers: int, 
         model(batch.questions, batch.contexts)
     ours = reader_operations(model, batch.questions.lengths, batch.contexts.lengths)
     assert batch.questions.lengths.unique().numel() == 1
-    assert counter.get_total_flops() == ours.total
+    expected = ours.total
+    if isinstance(model, BiDAFReader):  # Each distinct spelling is filtered once; the count is of each token.
+        texts = (batch.questions, batch.contexts)
+        distinct = sum(text.spellings.unique().numel() for text in texts)
+        expected += ours.characters * (distinct / sum(text.spellings.numel() for text in texts) - 1)
+        assert counter.get_flop_counts()["Global"][torch.ops.aten.convolution] == 2 * 100 * 16 * 5 * 12 * distinct
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-12)
 
 
-def test_operations_of_a_skimming_model_follow_its_skim_rates(squad: Prepared) -> None:
-    standard, skim = (build_reader(config, squad.vectors()) for config in (STANDARD, SKIM))
+@pytest.mark.parametrize(("standard", "skim"), [(STANDARD, SKIM), (BIDAF, SK_BIDAF)])
+def test_operations_of_a_skimming_model_follow_its_skim_rates(
+    standard: LSTMAttConfig | BiDAFConfig, skim: SkimLSTMAttConfig | SkimBiDAFConfig, squad: Prepared
+) -> None:
+    plain, model = (build_reader(config, squad.vectors(), squad.spellings()) for config in (standard, skim))
     questions, contexts = torch.tensor([4, 5]), torch.tensor([30, 50])
-    dense = reader_operations(standard, questions, contexts)
-    nothing = reader_operations(skim, questions, contexts, dict.fromkeys(NAMES, 0.0))
+    names = [*model.sequences, *model.question_sequences]
+    dense = reader_operations(plain, questions, contexts)
+    nothing = reader_operations(model, questions, contexts, dict.fromkeys(names, 0.0))
     assert nothing.model_copy(update={"decision": 0.0}) == dense
-    assert nothing.decision == pytest.approx(dense.recurrent / (4 * SKIM.hidden_size))
+    assert nothing.decision == pytest.approx(dense.recurrent / (4 * skim.hidden_size))
     for rate in (0.3, 1.0):
         for convention in (False, True):
-            count = reader_operations(
-                skim, questions, contexts, dict.fromkeys(NAMES, rate), published_convention=convention
-            )
-            reduction = flop_reduction(rate, SKIM.hidden_size, SKIM.small_size)
+            rates = dict.fromkeys(names, rate)
+            count = reader_operations(model, questions, contexts, rates, published_convention=convention)
+            reduction = flop_reduction(rate, skim.hidden_size, skim.small_size)
             expected = reduction.published_convention if convention else reduction.exact_count
             assert dense.recurrent / (count.recurrent + count.decision) == pytest.approx(expected)
-    second = reader_operations(skim, questions, contexts, dict.fromkeys(NAMES, 0.0) | {"layer 2 forward": 1.0})
-    big = 2 * 4 * 16 * (2 * 16 + 16)  # One cell of the second layer.
-    assert nothing.recurrent - second.recurrent == 80 * big * (1 - 4 / 16)
+
+
+def test_each_sequence_is_charged_for_its_own_tokens_and_cells(squad: Prepared) -> None:
+    questions, contexts = torch.tensor([4, 5]), torch.tensor([30, 50])
+    sizes = {  # Inputs of the cells of hidden size 16 and 6.
+        SKIM: {"layer 1 forward": 60, "layer 2 backward": 32},
+        SK_BIDAF: {
+            "contextual forward": 120,
+            "question backward": 120,
+            "modelling 1 backward": 48,
+            "modelling 2 forward": 12,
+            "output backward": 84,
+        },
+    }
+    for config, inputs in sizes.items():
+        model = build_reader(config, squad.vectors(), squad.spellings())
+        rates = dict.fromkeys([*model.sequences, *model.question_sequences], 0.0)
+        nothing = reader_operations(model, questions, contexts, rates)
+        for name, size in inputs.items():
+            count = reader_operations(model, questions, contexts, rates | {name: 1.0})
+            big = 2 * 4 * config.hidden_size * (size + config.hidden_size)
+            tokens = 9 if name.startswith("question") else 80
+            saved = tokens * big * (1 - config.small_size / config.hidden_size)
+            assert nothing.recurrent - count.recurrent == pytest.approx(saved)
 
 
 def test_the_record_says_what_was_run(config: Config, squad: Prepared, tmp_path: Path) -> None:

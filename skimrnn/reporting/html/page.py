@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from skimrnn.config import SkimLSTMAttConfig, SkimLSTMConfig
+from skimrnn.config import SkimmingConfig
 from skimrnn.data.registry import get_dataset
 from skimrnn.errors import explain_os_errors
 from skimrnn.files import write_text
@@ -141,7 +141,7 @@ def _missing(results: Results) -> list[Missing]:
 def _provenance(run: Run, titles: dict[str, str]) -> list[str]:
     record, timing = run.record, read_timing(run.path)
     environment = record.training.environment
-    skims = isinstance(record.config.model, SkimLSTMConfig | SkimLSTMAttConfig)
+    skims = isinstance(record.config.model, SkimmingConfig)
     return [
         get_dataset(record.config.dataset).title,
         titles[record.config.model_name],
