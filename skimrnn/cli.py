@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from skimrnn.config import VectorsConfig, read_config
-from skimrnn.errors import UserError
+from skimrnn.errors import UserError, machine_failure
 
 if TYPE_CHECKING:
     from skimrnn.data.registry import Dataset
@@ -35,7 +35,7 @@ ResultsOption = Annotated[Path, typer.Option(help="Folder of the records: <scale
 
 
 def command_of(group: typer.Typer) -> Callable[[Verb], Verb]:
-    """Makes commands of a group that end a `UserError` with one line and exit code 2."""
+    """Makes commands of a group that end a `UserError`, or a machine that fails, with one line and exit code 2."""
 
     def command(function: Verb) -> Verb:
         @wraps(function)
@@ -48,6 +48,11 @@ def command_of(group: typer.Typer) -> Callable[[Verb], Verb]:
             except KeyboardInterrupt:
                 print("interrupted: run the same command to go on", file=sys.stderr)
                 raise typer.Exit(130) from None
+            except (MemoryError, RuntimeError) as error:
+                if (failure := machine_failure(error)) is None:
+                    raise
+                print(f"error: {failure}", file=sys.stderr)
+                raise typer.Exit(2) from None
 
         return group.command(function.__name__.removeprefix("data_").replace("_", "-"))(wrapped)  # type: ignore[return-value]
 

@@ -15,6 +15,7 @@ class UserError(Exception):
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
+    errno.EFBIG: "a limit on the size of files (ulimit -f) is reached: raise it and run the same command again",
     errno.EROFS: "the file system is read-only: choose a folder that can be written",
     errno.EACCES: "permission denied: check the permissions or choose another folder",
     errno.EPERM: "permission denied: check the permissions or choose another folder",
@@ -32,3 +33,19 @@ def explain_os_errors(action: str, path: object) -> Iterator[None]:
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
         raise UserError(f"cannot {action} {path}: {advice}") from error
+
+
+def machine_failure(error: BaseException) -> str | None:
+    """One line about an error that means the machine lacks memory or has lost its GPU; None for any other."""
+    text = str(error)
+    reason = text.strip().split("\n")[0]
+    if "CUDA out of memory" in text:
+        return f"out of memory on the GPU ({reason}): free some of it or lower batch_size; {_GO_ON}"
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return f"out of memory: free some, raise the limit or lower batch_size; {_GO_ON}"
+    if isinstance(error, RuntimeError) and "CUDA error" in text:
+        return f"the GPU failed ({reason}): check it with nvidia-smi; {_GO_ON}"
+    return None
+
+
+_GO_ON = "what is finished is kept, and a training run has its checkpoint: run the same command again"
