@@ -80,11 +80,11 @@ def test_a_model_without_a_run_is_estimated_from_the_nearest_one(grid: Path, con
 def test_another_dataset_is_scaled_by_the_tokens_of_a_step(grid: Path, config: Config) -> None:
     assert row_of(plan_of(grid, config), "imdb", "lstm").left is None
     assert plan_of(grid, config).unknown == 3 * 5
-    write_json(grid / "paper" / "datasets.json", [counts("imdb", mean=200.0, validation_rows=400)])
+    write_json(grid / "paper" / "datasets.json", [counts("imdb", mean=200.0, validation_rows=9000)])
     plan = plan_of(grid, config)
     row = row_of(plan, "imdb", "lstm")
-    # SST: 32 texts of 19 tokens, and a third of 100 texts of 19 tokens every 200 steps. IMDb: 128 of 200, 400 of 200.
-    ratio = (128 * 200 + 400 * 200 / 200 / 3) / (32 * 19 + 100 * 19 / 200 / 3)
+    # SST: 32 texts of 19 tokens, and a third of 100 texts of 19 tokens every 200 steps. IMDb: 128 of 200, 9000 of 200.
+    ratio = (128 * 200 + 9000 * 200 / 200 / 3) / (32 * 19 + 100 * 19 / 200 / 3)
     records = [read_json(grid / f"paper/sst/lstm/{seed}.json") for seed in config.seeds]
     steps = sorted(record["training"]["steps"] for record in records)
     per_step = 80.5 / steps[1]  # The median of three.
