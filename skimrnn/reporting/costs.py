@@ -156,12 +156,11 @@ def estimate(run: RunConfig, tokens: float | None, measured: Sequence[Measured])
     """What a run would take, from the nearest of `measured`, all of one hardware; None where nothing can be said.
 
     Time per step is that of the nearest runs for each token, times the tokens of a step; steps are the median of the
-    nearest finished runs. Near means, in this order: the same task, the kernel that is fastest, the same
-    dataset, architecture, model, sizes, and closely as many tokens a step. Runs that differ in the seed alone count
-    together, by their median.
+    nearest finished runs. Only models of the same kind are compared, skimming or not. Near means, in this order: the
+    kernel that is fastest, the same dataset, architecture, model, sizes, and closely as many tokens a step. Runs that
+    differ in the seed alone count together, by their median; time is not scaled by the size of a model.
     """
-    task = run.model.task
-    related = [other for other in measured if other.run.model.task == task]
+    related = [other for other in measured if _family(other.run) == _family(run)]
     if not related or tokens is None:
         return None
     kernel = fastest_kernel(related)
@@ -271,15 +270,16 @@ def leave_one_out(measured: Sequence[Measured]) -> list[Check]:
     checks = []
     for run in measured:
         others = [other for other in measured if other is not run and other.hardware == run.hardware]
-        own_task = [other for other in measured if other.hardware == run.hardware and _task(other) == _task(run)]
-        if run.finished and run.kernel == fastest_kernel(own_task):
+        related = [other for other in [*others, run] if _family(other.run) == _family(run.run)]
+        if run.finished and run.kernel == fastest_kernel(related):
             expected = estimate(run.run, run.step_tokens, others)
             checks.append(Check(run, expected.seconds if expected else None))
     return checks
 
 
-def _task(measured: Measured) -> str:
-    return measured.run.model.task
+def _family(run: RunConfig) -> str:
+    """The kind of model: a skimming one and its standard counterpart are of one."""
+    return run.model.architecture.removeprefix("skim_")
 
 
 def _name(measured: Measured) -> str:

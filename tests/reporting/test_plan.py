@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from skimrnn.config import Config
+from skimrnn.config import Config, LSTMAttConfig
 from skimrnn.files import read_json, write_json
 from skimrnn.reporting.costs import (
     Measured,
@@ -111,6 +111,16 @@ def test_the_fastest_kernel_sets_the_pace_and_any_kernel_the_steps(config: Confi
     expected = estimate(config.run("sst", "lstm", 2), 1000.0, [slow, fast])
     assert expected is not None
     assert expected.seconds == pytest.approx(4000 * 0.01)
+
+
+def test_a_model_of_another_kind_says_nothing(config: Config) -> None:
+    reader = config.run("sst", "lstm", 0).model_copy(
+        update={"model": LSTMAttConfig(architecture="lstm_att", hidden_size=100)}
+    )
+    run = measured(config)
+    assert estimate(run.run, 1000.0, [run]) is not None
+    assert estimate(run.run, 1000.0, [replace(run, run=reader)]) is None
+    assert estimate(run.run, None, [run]) is None
 
 
 def test_a_gpu_has_a_plan_of_its_own(
