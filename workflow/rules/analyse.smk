@@ -15,7 +15,8 @@ rule analyse_model:
         f"benchmarks/analyse_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         prepared=subpath(input.prepared, parent=True),
         tokens=subpath(input.tokens, parent=True),

@@ -59,6 +59,11 @@ RECORDS = [
 ANALYSES = [record.replace(".json", ".analysis.json") for record in RECORDS]
 
 
+def growing(amount):
+    """A resource: that much at the first attempt, twice as much at the second, and so on."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def first_steps(wildcards):
     """The weights that must be there before a run: the first steps of its own, or of the model it starts from."""
     first = CONFIG.first_steps(wildcards.dataset, wildcards.model)

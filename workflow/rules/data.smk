@@ -15,6 +15,8 @@ rule fetch_dataset:
         "benchmarks/fetch_dataset/{source}/{dataset}.tsv"
     resources:
         downloads=1,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         folder=subpath(output.manifest, parent=True),
         code=code_digest(
@@ -40,6 +42,9 @@ rule tokenise_dataset:
     benchmark:
         "benchmarks/tokenise_dataset/{source}/{dataset}.tsv"
     threads: lambda wildcards: 1 if wildcards.source == "embedded" else 2
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         raw=subpath(input.raw, parent=True),
         folder=subpath(output.manifest, parent=True),
@@ -75,7 +80,8 @@ rule make_vectors:
     benchmark:
         f"benchmarks/make_vectors/{SCALE}.tsv"
     resources:
-        mem_mb=6000,
+        mem_mb=growing(6000),
+        runtime=growing(120),
     params:
         folders=lambda wildcards, input: [
             f"--tokens {Path(path).parent}" for path in input.tokens
@@ -97,7 +103,8 @@ rule prepare_dataset:
     benchmark:
         f"benchmarks/prepare_dataset/{SCALE}/{{dataset}}.tsv"
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         tokens=subpath(input.tokens, parent=True),
         folder=subpath(output.manifest, parent=True),

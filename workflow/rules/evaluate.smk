@@ -17,7 +17,8 @@ rule evaluate_model:
         f"benchmarks/evaluate_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(3000),
+        runtime=growing(60),
     params:
         prepared=subpath(input.prepared, parent=True),
         run=subpath(input.weights, parent=True),
@@ -43,6 +44,9 @@ rule measure_speed:
     benchmark:
         f"benchmarks/measure_speed/{SCALE}/{{dataset}}.tsv"
     threads: workflow.cores
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         prepared=subpath(input.prepared, parent=True),
         runs=f"runs/{SCALE}",

@@ -12,7 +12,9 @@ rule train_first_steps:
         f"benchmarks/train_first_steps/{SCALE}/{{dataset}}/{{model}}/{{seed}}-{{step}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(3000),
+        # It goes on from its checkpoint at the next attempt.
+        runtime=growing(720),
     params:
         prepared=subpath(input.prepared, parent=True),
         folder=subpath(output.weights, parent=True),
@@ -39,7 +41,9 @@ rule train_model:
         f"benchmarks/train_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(3000),
+        # It goes on from its checkpoint at the next attempt.
+        runtime=growing(720),
     params:
         prepared=subpath(input.prepared, parent=True),
         folder=subpath(output.weights, parent=True),
