@@ -1,0 +1,14 @@
+# The pipeline with all it needs, for clusters whose nodes have no Python 3.11 or compiler:
+#
+#   docker build -t skimrnn .
+#   docker run --rm -v "$PWD:/work" skimrnn snakemake --cores 8
+#
+# The package is compiled here, for any x86-64 or ARM processor: its kernels choose their instructions when they run.
+FROM python:3.11-bookworm
+WORKDIR /opt/skimrnn
+COPY requirements.lock ./
+RUN pip install --no-cache-dir -r requirements.lock
+COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
+COPY skimrnn skimrnn
+RUN pip install --no-cache-dir --no-build-isolation --constraint requirements.lock '.[cluster]'
+WORKDIR /work
