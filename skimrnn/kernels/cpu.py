@@ -405,7 +405,10 @@ def _backward(
         _cpu.results(_address(outputs), 0, 0, _address(log_p), 0),
         _cpu.tape(_address(gates if relaxed else None), temperature, _address(gates), _address(cells)),
         _cpu.gradients(
-            *map(_address, given),
+            _address(given[0]),
+            _address(given[1]),
+            _address(given[2]),
+            _address(given[3]),
             addresses[0] if wants_inputs else 0,
             addresses[1],
             addresses[2],

@@ -24,7 +24,7 @@ def padded_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor,
             inputs = functional.dropout(inputs, lstm.dropout, lstm.training)
 
         def run(values: Tensor) -> tuple[Tensor, Tensor]:
-            parameters = list(next(weights))
+            parameters: list[Tensor] = list(next(weights))
             if not lstm.bias:
                 parameters += [values.new_zeros(len(parameters[0]))] * 2
             return kernels.lstm(values, lengths, (state, state), CellWeights(*parameters))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from skimrnn import SkimLSTM
 from skimrnn.errors import UserError
 from skimrnn.kernels import CellWeights, DecisionWeights
+from skimrnn.layers.plain_lstm import padded_lstm
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_lstm, numpy_skim_lstm
 from skimrnn.measures.memory import peak_memory_mib
 from skimrnn.measures.peaks import Peaks, measure_peaks
@@ -171,10 +172,11 @@ def _training(skipped: dict[str, str]) -> Iterator[Task]:
         for batch, steps in ((32, 50), (128, 300)):
             inputs = torch.randn(steps, batch, WIDTH, requires_grad=True)
             setting = {"batch": batch, "steps": steps, "hidden_size": 100, "small_size": 10, "threads": threads}
-            functions = {"torch": _step(nn.LSTM(WIDTH, 100), inputs), "skim": _step(SkimLSTM(WIDTH, 100, 10), inputs)}
+            functions = {name: _step(name, inputs) for name in ("torch", "lstm", "skim")}
             # Forward, the gradient of the inputs and that of the weights: three products of the same size.
             costs = {
                 "torch": Cost(flops=3 * _flops(100)),
+                "lstm": Cost(flops=3 * _flops(100)),
                 "skim": Cost(flops=3 * (_flops(100) + _flops(10, 100) + 400)),
             }
             memory = {}
@@ -307,16 +309,20 @@ def _long_text(name: str, steps: int) -> Callable[[], object]:
 
 
 def _training_step(name: str, batch: int, steps: int) -> Callable[[], object]:
-    inputs = torch.randn(steps, batch, WIDTH, requires_grad=True)
-    return _step(nn.LSTM(WIDTH, 100) if name == "torch" else SkimLSTM(WIDTH, 100, 10), inputs)
+    return _step(name, torch.randn(steps, batch, WIDTH, requires_grad=True))
 
 
-def _step(module: nn.Module, inputs: Tensor) -> Callable[[], object]:
+def _step(name: str, inputs: Tensor) -> Callable[[], object]:
+    """A training step of torch's LSTM, of the same weights on our kernel, or of Skim-LSTM."""
+    lstm, skim = nn.LSTM(WIDTH, 100), SkimLSTM(WIDTH, 100, 10)
+    lengths = torch.full((inputs.shape[1],), len(inputs))
+
     def run() -> None:
-        if isinstance(module, SkimLSTM):
-            output, _, decisions = module(inputs, return_decisions=True)
+        if name == "skim":
+            output, _, decisions = skim(inputs, return_decisions=True)
             (output.sum() + decisions.skim_loss()).backward()
         else:
-            module(inputs)[0].sum().backward()
+            output = padded_lstm(lstm, inputs, lengths)[0] if name == "lstm" else lstm(inputs)[0]
+            output.sum().backward()
 
     return run

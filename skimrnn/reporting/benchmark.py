@@ -13,14 +13,18 @@ from skimrnn.measures.flops import flop_reduction
 from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Measurement, Report
 from skimrnn.measures.peaks import Peaks
 from skimrnn.reporting.figures import STYLE
+from skimrnn.reporting.targets import group_of, possible_speedup, target_rows
 
 _NOTES = {
+    "targets": "What was aimed at, in ratios of medians of this run: over all cases the smallest to the largest, and "
+    "in how many of them the target is reached.",
     "plain": "Batch 1, T = 300: our standard LSTM and other libraries' LSTMs, on the same weights and input.",
     "skimming": "Batch 1, T = 300: Skim-LSTM at set skim rates beside our own standard LSTM in the same setting: inputs"
     " projected on demand, folded (their projections kept per word), or numpy, as the paper did. Sp is the standard "
     "LSTM's time over the Skim-LSTM's, Flop-r the exact count. The last number is the ratio to the fastest LSTM of "
     "another library in `plain`.",
-    "training": "One training step, forward and backward, beside torch's nn.LSTM; memory is what the step adds.",
+    "training": "One training step, forward and backward, beside torch's nn.LSTM: an LSTM on our kernel (lstm), and "
+    "Skim-LSTM; memory is what the step adds.",
     "batched": "Evaluation of 128 ragged texts (5 to 99 tokens) on two threads.",
     "lengths": "Batch 1: one text of T tokens, skim rate 0.9; memory is what the call adds, outputs included.",
 }
@@ -48,7 +52,7 @@ class BenchmarkTable:
 
 
 def markdown(report: Report) -> str:
-    """One table a benchmark."""
+    """The targets, and one table a benchmark."""
     parts = ["# How fast the layers are on a CPU", *benchmark_remarks(report)]
     for table in benchmark_tables(report):
         text = tabulate(table.rows, table.headings, tablefmt="github", disable_numparse=True)
@@ -72,8 +76,9 @@ def benchmark_remarks(report: Report) -> list[str]:
 
 
 def benchmark_tables(report: Report) -> list[BenchmarkTable]:
-    """Microseconds a token, what they are beside, and which peak bounds them."""
-    tables = []
+    """What was aimed at; then of each benchmark microseconds a token, what they are beside, and what bounds them."""
+    headings = ["target", "limit", "measured", "verdict"]
+    tables = [BenchmarkTable("targets", _NOTES["targets"], headings, target_rows(report.measurements))]
     for benchmark in dict.fromkeys(m.benchmark for m in report.measurements):
         own = [m for m in report.measurements if m.benchmark == benchmark]
         remembers = any(m.peak_memory_mib is not None for m in own)
@@ -92,20 +97,20 @@ def benchmark_tables(report: Report) -> list[BenchmarkTable]:
 
 def _beside(m: Measurement, measurements: Sequence[Measurement]) -> str:
     """What a figure is beside its rivals: the ratio that matters in its benchmark."""
-    group = {o.name: o for o in measurements if (o.benchmark, o.setting) == (m.benchmark, m.setting)}
+    group = group_of(m, measurements)
     own = m.timing.median
     if m.benchmark == "plain" and m.name == "ours":
         rivals = {name: other for name, other in group.items() if name != "ours"}
         fastest = min(rivals, key=lambda name: rivals[name].timing.median)
         return f"{own / rivals[fastest].timing.median:.2f}x of {fastest}"
-    if m.benchmark == "training" and m.name == "skim":
+    if m.benchmark == "training" and m.name != "torch":
         text = f"{own / group['torch'].timing.median:.2f}x of torch"
         if m.peak_memory_mib and (torch_memory := group["torch"].peak_memory_mib):
             text += f", memory {m.peak_memory_mib / torch_memory:.2f}x"
         return text
     rival = group.get(m.name.replace("skim", "lstm"))
     if m.name.startswith("skim") and rival and "skim_rate" in m.setting:
-        speedup, possible = rival.timing.median / own, _possible(m)
+        speedup, possible = rival.timing.median / own, possible_speedup(m)
         text = f"Sp {speedup:.2f}, {speedup / possible:.2f} of Flop-r {possible:.2f}"
         others = [
             o.microseconds_a_token()
@@ -116,11 +121,6 @@ def _beside(m: Measurement, measurements: Sequence[Measurement]) -> str:
             text += f"; {min(others) / m.microseconds_a_token():.1f}"
         return text
     return ""
-
-
-def _possible(m: Measurement) -> float:
-    rate, size, small = m.setting["skim_rate"], m.setting["hidden_size"], m.setting["small_size"]
-    return flop_reduction(float(rate), int(size), int(small)).exact_count
 
 
 def _bound(m: Measurement, peaks: Peaks) -> str:

@@ -9,6 +9,7 @@ from skimrnn.measures.peaks import Peaks
 from skimrnn.measures.timing import summarise
 from skimrnn.provenance import environment
 from skimrnn.reporting.benchmark import markdown, write_benchmark
+from skimrnn.reporting.targets import target_rows
 
 
 def measurement(benchmark: str, name: str, microseconds: float, cost: Cost | None = None, **setting: float):
@@ -60,3 +61,21 @@ def test_the_files_are_written_the_same_twice(report: Report, tmp_path: Path):
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == ["benchmark.md", "plain.png", "plain.svg", "speedup.png", "speedup.svg"]
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
+
+
+def test_targets_are_held_against_the_medians(report: Report):
+    rows = {row[0]: row[1:] for row in target_rows(report.measurements)}
+    assert rows["Our standard LSTM's time over the fastest other library's, d = 100"] == [
+        "at most 0.7",
+        "0.75",
+        "short: 0 of 1",
+    ]
+    # Sp is 5 at any d; Flop-r at a rate of 0.9 is 5.19, 6.84 and 8.12 at d = 100, 200 and 400: 0.96, 0.73 and 0.62.
+    on_demand = rows["Sp over Flop-r, on demand, all d and d', skim rates 0.5, 0.8, 0.9, 0.95"]
+    assert on_demand == ["at least 0.7", "0.62 to 0.96", "short in part: 2 of 3"]
+    assert rows["A read step's time over the standard LSTM's, on demand, all d and d'"][1:] == [
+        "1.00",
+        "reached: 3 of 3",
+    ]
+    assert rows["Its peak memory over nn.LSTM's"][1:] == ["not measured", ""]
+    assert "short in part: 2 of 3" in markdown(report)

@@ -686,17 +686,22 @@ class Engine final : public Layer {
     }
   }
 
-  // Weights by rows of gates, as the way back needs them: panels of up to 4 vectors of columns, each (rows, vectors,
-  // lanes).
+  // Weights by rows of gates, as the way back needs them: panels of up to 4 vectors of columns, as even as they come,
+  // each (rows, vectors, lanes).
   struct Transposed {
     template <class Slot>
     Transposed(const Engine& engine, int columns, const Buffer PackedCell<Cell>::* weights, const Buffer& decision,
                const Slot& slot)
-        : rows(engine.rows()), padded((columns + kLanes - 1) / kLanes * kLanes), memory(int64_t(rows) * padded) {
+        : rows(engine.rows()),
+          vectors((columns + kLanes - 1) / kLanes),
+          panels((vectors + 3) / 4),
+          padded(vectors * kLanes),
+          memory(int64_t(rows) * padded) {
       auto put = [&](int row, int column, float value) {
-        const int first = column / kPanel * kPanel;
-        const int64_t width = smaller(kPanel, padded - first);
-        memory.at(int64_t(first) * rows)[row * width + column - first] = value;
+        int panel = 0;
+        while (start(panel + 1) <= column) ++panel;
+        const int width = start(panel + 1) - start(panel);
+        memory.at(int64_t(start(panel)) * rows)[int64_t(row) * width + column - start(panel)] = value;
       };
       const PackedCell<Cell>* const cells[] = {&engine.big_, &engine.small_};
       int row = 0;
@@ -714,11 +719,11 @@ class Engine final : public Layer {
     // sums(n) += gates(n) times the weights, for `count` rows of each.
     template <class Gates, class Sums>
     void multiply(int count, const Gates& gates, const Sums& sums) const {
-      for (int first = 0; first < padded; first += kPanel) {
-        const int vectors = int(smaller(4, (padded - first) / kLanes));
+      for (int panel = 0; panel < panels; ++panel) {
+        const int first = start(panel), width = start(panel + 1) - first;
         for (int row = 0; row < rows; row += kRows) {
           const int height = int(smaller(kRows, rows - row));
-          const float* weights = memory.at(int64_t(first) * rows + int64_t(row) * vectors * kLanes);
+          const float* weights = memory.at(int64_t(first) * rows + int64_t(row) * width);
           in_runs<kGroup>(count, [&](auto n_rows, int offset) {
             constexpr int N = decltype(n_rows)::value;
             const float* values[N];
@@ -727,7 +732,7 @@ class Engine final : public Layer {
               values[n] = gates(offset + n) + row;
               to[n] = sums(offset + n) + first;
             }
-            call_rest<4>(vectors, 0, [&](auto v, int) {
+            call_rest<4>(width / kLanes, 0, [&](auto v, int) {
               constexpr int V = decltype(v)::value;
               accumulate<V, N>(weights, V * kLanes, height, values, 1, to);
             });
@@ -736,7 +741,10 @@ class Engine final : public Layer {
       }
     }
 
-    const int rows, padded;
+    // The first column of a panel.
+    int start(int panel) const { return panel * vectors / (panels ? panels : 1) * kLanes; }
+
+    const int rows, vectors, panels, padded;
     Buffer memory;
   };
 
@@ -769,7 +777,11 @@ class Engine final : public Layer {
     void add(const Chunk& chunk, int panel) const {
       const int64_t row_size = engine.row_size();
       float* to = memory.at(int64_t(panel) * columns * kPanel);
-      for (int64_t first = 0; first < chunk.count; first += kRows)
+      alignas(64) float gates[kRows * V * kLanes];
+      for (int64_t first = 0; first < chunk.count; first += kRows) {
+        const int count = int(smaller(kRows, chunk.count - first));
+        for (int n = 0; n < count; ++n)
+          copy(gates + n * V * kLanes, chunk.gates + (first + n) * row_size + panel * kPanel, V * kLanes);
         in_runs<Most>(columns, [&](auto n_columns, int column) {
           constexpr int N = decltype(n_columns)::value;
           const float* values[N];
@@ -778,9 +790,9 @@ class Engine final : public Layer {
             values[n] = chunk.sources + first * width + column + n;
             sums[n] = to + int64_t(column + n) * V * kLanes;
           }
-          accumulate<V, N>(chunk.gates + first * row_size + panel * kPanel, row_size, smaller(kRows, chunk.count - first),
-                           values, width, sums);
+          accumulate<V, N>(gates, V * kLanes, count, values, width, sums);
         });
+      }
     }
 
     void write(const Gradients& gradients) const {

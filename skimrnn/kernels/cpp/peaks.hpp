@@ -12,7 +12,8 @@ constexpr int kChains = 12;  // Enough sums to hide the latency of a multiply-ad
 // `rounds` times kChains multiply-adds of a vector; gives back a number that depends on all of them.
 inline float multiply_add_rounds(int64_t rounds, float factor) {
   const Vec a = broadcast(factor), b = broadcast(1.0f - factor);
-  Vec sums[kChains] = {};
+  Vec sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = broadcast(float(i));  // Equal chains would be computed once.
   for (int64_t round = 0; round < rounds; ++round)
     for (int i = 0; i < kChains; ++i) sums[i] = sums[i] * a + b;
   for (int i = 1; i < kChains; ++i) sums[0] += sums[i];
