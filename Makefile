@@ -31,6 +31,7 @@ paper: .venv/installed
 report: .venv/installed
 	python -m skimrnn table --config config/paper.yaml --results results --output reports/paper
 	python -m skimrnn figures --config config/paper.yaml --results results --output reports/paper/figures
+	python -m skimrnn claims --config config/paper.yaml --results results --output reports/paper
 	python -m skimrnn page --config config/paper.yaml --results results --figures reports/paper/figures \
 		--output reports/paper/index.html
 

@@ -34,6 +34,7 @@ rule all:
     default_target: True
     input:
         f"reports/{SCALE}/index.html",
+        f"reports/{SCALE}/claims.md",
         expand("reports/{scale}/{task}.md", scale=SCALE, task=CONFIG.tasks),
 
 

@@ -12,7 +12,7 @@ from skimrnn.files import atomic_path, write_text
 from skimrnn.measures.flops import flop_reduction
 from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Measurement, Report
 from skimrnn.measures.peaks import Peaks
-from skimrnn.reporting.figures import STYLE
+from skimrnn.reporting.figure_style import STYLE
 from skimrnn.reporting.targets import group_of, possible_speedup, target_rows
 
 _NOTES = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skimrnn.analysis.artefact import Analysis, read_analysis
+from skimrnn.analysis.artefact import Analysis
 from skimrnn.config import Config, ModelConfig
 from skimrnn.data.registry import DATASETS, Task
 from skimrnn.errors import UserError
@@ -13,7 +13,6 @@ from skimrnn.files import read_model
 from skimrnn.reporting.records import Results, Run, read_task_results
 
 _SCORE = {"classification": "accuracy", "question_answering": "f1"}
-_TOLERANCE = 1e-4  # Of a mean of packed scores.
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,7 @@ class Evidence:
 def read_evidence(config: Config, folder: Path) -> Evidence:
     """Read the records of every task, their analyses and the benchmark below the folder of all results."""
     results = {task: read_task_results(config, task, folder) for task in config.tasks}
-    analyses = {
-        (run.record.config.dataset, run.record.config.model_name, run.record.config.seed): analysis
-        for task in results.values()
-        for dataset in task.config.datasets
-        for run in task.of_dataset(dataset)
-        if (analysis := _analysis_of(run)) is not None
-    }
+    analyses = {key: analysis for task in results.values() for key, analysis in task.analyses.items()}
     return Evidence(config, results, analyses, *(_benchmark(folder / "benchmark" / f"{name}.json") for name in _TIMED))
 
 
@@ -79,18 +72,3 @@ def _benchmark(path: Path) -> Any:
     except UserError:  # Installed where no compiler was found: what was timed elsewhere cannot be read.
         return None
     return read_model(path, Report)
-
-
-def _analysis_of(run: Run[Any]) -> Analysis | None:
-    """The analysis beside a record; one of other data or other weights is a `UserError`."""
-    path = run.path.with_suffix(".analysis.json")
-    if not path.exists():
-        return None
-    analysis = read_analysis(path)
-    record = run.record
-    if analysis.config != record.config or analysis.data_digest != record.data.digest:
-        raise UserError(f"{path}: of another config or of other data than {run.path.name} beside it: analyse the run")
-    for name, packed in analysis.outcomes.items():
-        if abs(float(packed.unpack().mean()) - getattr(record.test, name)) > _TOLERANCE:
-            raise UserError(f"{path}: of other weights than {run.path.name} beside it ({name}): analyse the run")
-    return analysis

@@ -3,9 +3,11 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from skimrnn.analysis.artefact import Analysis, read_analysis
 from skimrnn.config import Config
 from skimrnn.data.registry import Task
 from skimrnn.errors import UserError
@@ -15,6 +17,8 @@ from skimrnn.training.record import ReadingRecord, Record, read_reading_record, 
 
 AnyRecord = TypeVar("AnyRecord", Record, ReadingRecord)
 """What a run of one task leaves behind."""
+
+_TOLERANCE = 1e-4  # Of a mean of packed scores.
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,24 @@ class Results(Generic[AnyRecord]):
         values = [timed[seed].speedup(way) for seed in sorted(timed)]
         known = tuple(value for value in values if value is not None)
         return Measured(known) if known else None
+
+    @cached_property
+    def analyses(self) -> dict[tuple[str, str, int], Analysis]:
+        """The analyses that lie beside the records, by dataset, model and seed; read when they are first asked for.
+
+        One of another config, of other data or of other weights than its record's is a `UserError`.
+        """
+        return {
+            (run.record.config.dataset, run.record.config.model_name, run.record.config.seed): analysis
+            for runs in self.runs.values()
+            for run in runs
+            if (analysis := _analysis_of(run)) is not None
+        }
+
+    def analysed(self, dataset: str, model: str) -> list[Analysis]:
+        """The analyses of one model on one dataset, in the order of the config's seeds."""
+        known = ((dataset, model, seed) for seed in self.config.seeds_of(dataset))
+        return [self.analyses[key] for key in known if key in self.analyses]
 
     def missing_seeds(self, dataset: str, model: str) -> list[int]:
         """The seeds of the config that were not run."""
@@ -179,3 +201,18 @@ def _first_difference(left: Any, right: Any, key: str = "") -> str | None:
                 return difference
         return None
     return None if left == right else f"{key}: {left}, {right}"
+
+
+def _analysis_of(run: Run[Any]) -> Analysis | None:
+    """The analysis beside a record; one of other data or other weights is a `UserError`."""
+    path = run.path.with_suffix(".analysis.json")
+    if not path.exists():
+        return None
+    analysis = read_analysis(path)
+    record = run.record
+    if analysis.config != record.config or analysis.data_digest != record.data.digest:
+        raise UserError(f"{path}: of another config or of other data than {run.path.name} beside it: analyse the run")
+    for name, packed in analysis.outcomes.items():
+        if abs(float(packed.unpack().mean()) - getattr(record.test, name)) > _TOLERANCE:
+            raise UserError(f"{path}: of other weights than {run.path.name} beside it ({name}): analyse the run")
+    return analysis

@@ -5,10 +5,11 @@ import pytest
 
 from skimrnn.config import Config
 from skimrnn.errors import UserError
-from skimrnn.reporting.figures import FIGURES, write_figures
+from skimrnn.reporting.figures import EXTENSIONS, FIGURES, write_figures
+from skimrnn.reporting.record_figures import RECORD_FIGURES
 from skimrnn.reporting.records import Results, read_results
 
-NAMES = sorted(f"{kind.name}.{suffix}" for kind in FIGURES for suffix in ("png", "svg"))
+NAMES = sorted(f"{kind.name}.{suffix}" for kind in FIGURES for suffix in EXTENSIONS)
 
 
 def drawn(results: Results, name: str):
@@ -29,7 +30,7 @@ def test_equal_records_give_equal_bytes(results: Results, tmp_path: Path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-@pytest.mark.parametrize("kind", FIGURES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", RECORD_FIGURES, ids=lambda kind: kind.name)
 def test_only_datasets_that_were_run_have_a_panel(kind, results: Results):
     panels = [panel for panel in kind.draw(results).axes if panel.get_visible()]
     assert {panel.get_title(loc="left") for panel in panels} == {"SST"}

@@ -191,7 +191,7 @@ def test_the_verbs_make_the_whole_report(config: Config, grid: Path, tmp_path: P
     assert run(app, ["figures", *common, "--output", str(report)]).exit_code == 0
     options = ["--figures", str(report), "--output", str(report / "index.html")]
     assert run(app, ["page", *common, *options]).exit_code == 0
-    assert len(list(report.iterdir())) == 3 + 2 * len(FIGURES) + 1
+    assert len(list(report.iterdir())) == 3 + 3 * len(FIGURES) + 1
 
 
 @pytest.mark.parametrize("verb", ["table", "figures"])

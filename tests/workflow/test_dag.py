@@ -63,8 +63,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SHORT = ("--configfile", "config/short.yaml")
-REPORT = {"tabulate_results", "draw_figures", "build_page"}
-RUN = REPORT | {"train_model", "evaluate_model", "measure_speed"}
+REPORT = {"tabulate_results", "try_claims", "draw_figures", "build_page"}
+RUN = REPORT | {"train_model", "evaluate_model", "analyse_model", "measure_speed"}
 
 
 def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_path: Path) -> None:
@@ -85,9 +85,18 @@ def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_pat
 
 def test_the_pipeline_ends_in_records_tables_figures_and_a_page(finished: Path) -> None:
     records = sorted(path.relative_to(finished).as_posix() for path in (finished / "results").rglob("*.json"))
-    runs = [f"results/test/sst/{model}/0{kind}.json" for model in ("lstm", "skim") for kind in ("", ".timing")]
+    runs = [
+        f"results/test/sst/{model}/0{kind}.json" for model in ("lstm", "skim") for kind in ("", ".analysis", ".timing")
+    ]
     assert records == [*runs, "results/test/sst/speed.json"]
-    for name in ("index.html", "classification.md", "classification.csv", "classification.tex"):
+    for name in (
+        "index.html",
+        "claims.md",
+        "confidence.md",
+        "classification.md",
+        "classification.csv",
+        "classification.tex",
+    ):
         assert (finished / "reports" / "test" / name).stat().st_size > 0
     assert list((finished / "reports" / "test" / "figures").glob("*.svg"))
     record = json.loads((finished / "results/test/sst/skim/0.json").read_text())
@@ -105,7 +114,7 @@ def test_a_second_run_does_nothing(finished: Path) -> None:
         ("reporting/table.py", REPORT),
         ("training/train.py", RUN),
         ("kernels/reference.py", RUN),
-        ("measures/flops.py", REPORT | {"evaluate_model", "measure_speed"}),
+        ("measures/flops.py", REPORT | {"evaluate_model", "analyse_model", "measure_speed"}),
         ("measures/timing.py", REPORT - {"draw_figures"} | {"measure_speed"}),
         ("data/tokens.py", RUN | {"tokenise_dataset", "make_vectors", "prepare_dataset"}),
         ("data/prepare.py", RUN | {"prepare_dataset"}),

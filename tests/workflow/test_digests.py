@@ -31,6 +31,7 @@ READS = {
     "measure_speed": ["train_model"],
     "analyse_model": ["evaluate_model"],
     "tabulate_results": ["analyse_model", "measure_speed"],
+    "try_claims": ["analyse_model", "measure_speed"],
     "draw_figures": ["analyse_model", "measure_speed"],
     "build_page": ["analyse_model", "measure_speed"],
     "measure_latency": [],

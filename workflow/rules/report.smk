@@ -6,11 +6,29 @@ REPORTING_CODE = code_digest(
     "data/registry.py",
     "training/record.py",
     "measures/speedup.py",
+    "measures/flops.py",
+    "analysis/artefact.py",
 )
 
 FIGURES = {
-    "classification": ["accuracy_flops", "skim_rate", "training"],
-    "question_answering": ["reading_training"],
+    "classification": [
+        "accuracy_flops",
+        "skim_rate",
+        "training",
+        "effects",
+        "accuracy_threshold",
+        "skimmed_tokens",
+        "calibration",
+    ],
+    "question_answering": [
+        "reading_training",
+        "layer_skim_rate",
+        "f1_sorted",
+        "f1_threshold",
+        "strips",
+        "confidence",
+        "reading_calibration",
+    ],
 }
 
 
@@ -35,15 +53,34 @@ rule tabulate_results:
         "python -m skimrnn table --results {params.results} --output {params.folder} > /dev/null 2> {log}"
 
 
+rule try_claims:
+    input:
+        records=RECORDS,
+        analyses=ANALYSES,
+        speeds=SPEEDS,
+    output:
+        claims=f"reports/{SCALE}/claims.md",
+        confidence=f"reports/{SCALE}/confidence.md",
+    log:
+        f"logs/try_claims/{SCALE}.log",
+    params:
+        results=lambda wildcards, input: Path(input.records[0]).parents[3],
+        folder=subpath(output.claims, parent=True),
+        code=REPORTING_CODE,
+    shell:
+        "python -m skimrnn claims --results {params.results} --output {params.folder} 2> {log}"
+
+
 rule draw_figures:
     input:
         records=RECORDS,
+        analyses=ANALYSES,
     output:
         expand(
             "reports/{scale}/figures/{figure}.{extension}",
             scale=SCALE,
             figure=[figure for task in CONFIG.tasks for figure in FIGURES[task]],
-            extension=["svg", "png"],
+            extension=["svg", "pdf", "png"],
         ),
     log:
         f"logs/draw_figures/{SCALE}.log",
@@ -58,6 +95,7 @@ rule draw_figures:
 rule build_page:
     input:
         records=RECORDS,
+        analyses=ANALYSES,
         speeds=SPEEDS,
         figures=rules.draw_figures.output,
     output:

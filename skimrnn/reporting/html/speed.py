@@ -9,7 +9,7 @@ from matplotlib import style
 from skimrnn.files import read_model
 from skimrnn.measures.latency import Report
 from skimrnn.reporting.benchmark import FIGURES, BenchmarkTable, benchmark_remarks, benchmark_tables
-from skimrnn.reporting.figures import STYLE
+from skimrnn.reporting.figure_style import STYLE
 from skimrnn.reporting.html.pictures import Picture
 
 _WORDS = {

@@ -1,0 +1,536 @@
+"""The figures that need analyses: trade-offs while the threshold moves, confidence, and what is read and skimmed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from skimrnn.analysis.artefact import Analysis, Confidence, Sample
+from skimrnn.data.registry import get_dataset
+from skimrnn.reporting.figure_style import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    PANEL,
+    SKIM,
+    STANDARD,
+    FigureKind,
+    legend,
+    panels_of,
+)
+from skimrnn.reporting.records import Measured, Results
+from skimrnn.reporting.systems import system_titles
+from skimrnn.reporting.table import NOT_RUN
+
+_TRAINED_FOR = 0.5
+_ROW_TOKENS = 48  # Of a strip in one line.
+
+
+def _skimming(results: Results) -> dict[str, Any]:
+    return {name: model for name, model in results.config.models.items() if hasattr(model, "small_size")}
+
+
+def _not_run(figure: Figure) -> Figure:
+    figure.text(0.5, 0.5, NOT_RUN, ha="center", va="center", color="#666666")
+    return figure
+
+
+def _effects(results: Results) -> Figure:
+    """Accuracy and skim rate by gamma, a line for each d'."""
+    sizes = sorted({model.small_size for model in _skimming(results).values()})
+    gammas = sorted({model.gamma for model in _skimming(results).values()})
+
+    def draw(axes: Axes, dataset: str, rate: bool) -> None:
+        for index, size in enumerate(sizes):
+            points = [
+                (gammas.index(model.gamma), measured)
+                for name, model in _skimming(results).items()
+                if model.small_size == size
+                and (
+                    measured := results.measured(
+                        dataset, name, lambda record: 100 * (record.test.skim_rate if rate else record.test.accuracy)
+                    )
+                )
+            ]
+            if points:
+                places, found = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+                shift = 0.05 * (index - (len(sizes) - 1) / 2)
+                _line(axes, [place + shift for place in places], found, index)
+        standard = next((n for n, m in results.config.models.items() if not hasattr(m, "small_size")), None)
+        if not rate and standard:
+            _level(axes, results.measured(dataset, standard, lambda record: 100 * record.test.accuracy))
+        axes.set_xticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
+        axes.set(
+            xlabel="γ", ylabel="Tokens skimmed (%)" if rate else "Test accuracy (%)", xlim=(-0.4, len(gammas) - 0.6)
+        )
+        if rate:
+            axes.set_ylim(bottom=0)
+
+    figure = panels_of(
+        results, lambda axes, dataset: draw(axes, dataset, False), lambda axes, dataset: draw(axes, dataset, True)
+    )
+    handles = [_handle(index) for index in range(len(sizes))]
+    handles.append(Line2D([], [], color="#666666", linestyle=":"))
+    legend(figure, handles, [*(f"d' = {size}" for size in sizes), "standard LSTM"])
+    return figure
+
+
+def _line(axes: Axes, places: Sequence[float], found: Sequence[Measured], index: int) -> None:
+    """Means with bars of one standard deviation over seeds."""
+    errors = [measured.sd or 0.0 for measured in found]
+    look = {"color": COLOURS[1:][index % 7], "linestyle": DASHES[index % len(DASHES)], "marker": MARKERS[index % 7]}
+    axes.errorbar(places, [measured.mean for measured in found], errors, elinewidth=0.9, **look)
+
+
+def _handle(index: int) -> Line2D:
+    look = {"color": COLOURS[1:][index % 7], "linestyle": DASHES[index % len(DASHES)], "marker": MARKERS[index % 7]}
+    return Line2D([], [], **look)
+
+
+def _level(axes: Axes, measured: Measured | None) -> None:
+    """A dotted line at what a standard model scores, with its band."""
+    if measured is None:
+        return
+    axes.axhline(measured.mean, color="#666666", linestyle=":", zorder=1)
+    if measured.sd:
+        axes.axhspan(measured.mean - measured.sd, measured.mean + measured.sd, color="#666666", alpha=0.1, linewidth=0)
+
+
+def _threshold(results: Results, score: str, label: str) -> Figure:
+    """Scores against Flop-r while the threshold moves: a line a model, the band over seeds."""
+    titles, models = system_titles(results.config), _skimming(results)
+    shown: list[str] = []
+
+    def draw(axes: Axes, dataset: str) -> None:
+        for index, (name, model) in enumerate(models.items()):
+            analyses = [analysis for analysis in results.analysed(dataset, name) if analysis.skim]
+            if not analyses:
+                continue
+            sweeps = [analysis.skim.sweep.points for analysis in analyses if analysis.skim]
+            flops = np.mean([[p.flop_reduction.exact_count for p in points] for points in sweeps], axis=0)
+            scores = 100 * np.array([[p.scores[score] for p in points] for points in sweeps])
+            mean = scores.mean(axis=0)
+            colour, dash = COLOURS[1:][index % 7], "--" if model.small_size == 0 else "-"
+            axes.plot(flops, mean, color=colour, linestyle=dash, marker=MARKERS[index % 7], markersize=3)
+            if len(scores) > 1:
+                sd = scores.std(axis=0, ddof=1)
+                axes.fill_between(flops, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
+            trained = [p.threshold for p in sweeps[0]].index(_TRAINED_FOR)
+            axes.plot(flops[trained], mean[trained], marker="o", color=colour, markersize=8, markerfacecolor="none")
+            shown.append(name)
+        if not axes.has_data():
+            return
+        standard = next((n for n, m in results.config.models.items() if not hasattr(m, "small_size")), None)
+        if results.config.tasks == ["question_answering"]:
+            standard = next((n for n in results.config.models if n == "lstm_att"), standard)
+        if standard:
+            _level(axes, results.measured(dataset, standard, lambda record: 100 * getattr(record.test, score)))
+        axes.set(xlabel="Flop-r (exact count)", ylabel=label, xscale="log")
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200) if low <= tick <= high]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+
+    figure = panels_of(results, draw)
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=COLOURS[1:][index % 7],
+            linestyle="--" if model.small_size == 0 else "-",
+            marker=MARKERS[index % 7],
+            markersize=3,
+        )
+        for index, (name, model) in enumerate(models.items())
+        if name in shown
+    ]
+    if handles:
+        handles.append(Line2D([], [], color="#666666", linestyle="none", marker="o", markerfacecolor="none"))
+        handles.append(Line2D([], [], color="#666666", linestyle=":"))
+        names = [titles[name] for name in models if name in shown]
+        legend(figure, handles, [*names, "threshold 0.5", "standard"])
+    return figure
+
+
+_WAYS = (("position", "Place in the text"), ("kind", "Kind of token"), ("frequency", "Rank by frequency"))
+_SHORT = {"100 most frequent": "to 100", "101 to 1,000": "to 1,000", "1,001 to 10,000": "to 10,000"} | {
+    "not in training": "unseen"
+}
+
+
+def _skimmed_tokens(results: Results) -> Figure:
+    """Skim rate by place, kind and frequency of the tokens: a line of panels for each dataset, a line each model."""
+    models = _skimming(results)
+    datasets = [d for d in results.config.datasets if any(results.analysed(d, name) for name in models)]
+    if not datasets:
+        return _not_run(Figure((PANEL[0], PANEL[1])))
+    figure = Figure((2 * PANEL[0] + 0.4, (PANEL[1] + 0.4) * len(datasets) + 0.5), layout="constrained")
+    grid = figure.subplots(len(datasets), len(_WAYS), squeeze=False, sharey="row")
+    shown: dict[str, int] = {}
+    for line, dataset in zip(grid, datasets, strict=True):
+        for axes, (grouping, label) in zip(line, _WAYS, strict=True):
+            names: list[str] = []
+            for index, name in enumerate(models):
+                groups = [
+                    {
+                        g.name: 100 * np.mean(g.skimmed) / g.tokens
+                        for g in analysis.skim.groups
+                        if g.grouping == grouping
+                    }
+                    for analysis in results.analysed(dataset, name)
+                    if analysis.skim
+                ]
+                if not groups:
+                    continue
+                names = list(groups[0])
+                found = [Measured(tuple(float(group[name]) for group in groups)) for name in names]
+                _line(axes, range(len(names)), found, index)
+                shown[name] = index
+            short = [n.split(" ")[0] for n in names] if grouping == "position" else [_SHORT.get(n, n) for n in names]
+            axes.set_xticks(range(len(short)), short, rotation=0 if grouping == "position" else 40)
+            for tick in axes.get_xticklabels():
+                tick.set_ha("center" if grouping == "position" else "right")
+            axes.set_ylim(bottom=0)
+            axes.set_xlabel(f"{label} (%)" if grouping == "position" else label)
+        line[0].set_ylabel("Tokens skimmed (%)")
+        line[0].set_title(get_dataset(dataset).title, loc="left")
+    titles = system_titles(results.config)
+    legend(figure, [_handle(index) for index in shown.values()], [titles[name] for name in shown])
+    return figure
+
+
+def _sequence_look(direction: str) -> dict[str, Any]:
+    """Layer by colour, direction by dash and marker."""
+    layer = next((int(part) for part in direction.split() if part.isdigit()), 1)
+    backward = direction.endswith("backward")
+    return {
+        "color": COLOURS[(layer - 1) % len(COLOURS)],
+        "linestyle": "--" if backward else "-",
+        "marker": "s" if backward else "o",
+    }
+
+
+def _sequences(results: Results) -> dict[str, None]:
+    """The names of all LSTMs of all skimming models that were analysed."""
+    return {
+        direction: None
+        for analysis in results.analyses.values()
+        if analysis.skim
+        for direction in analysis.skim.directions
+    }
+
+
+def _layer_skim_rate(results: Results) -> Figure:
+    """Skim rate of each LSTM by gamma: a panel for each d'."""
+    datasets = [d for d in results.config.datasets if any(results.of_model(d, name) for name in _skimming(results))]
+    models = {n: m for n, m in _skimming(results).items() if any(results.of_model(d, n) for d in datasets)}
+    sizes = sorted({model.small_size for model in models.values()}, reverse=True)
+    gammas = sorted({model.gamma for model in models.values()})
+    if not datasets:
+        return _not_run(Figure((PANEL[0], PANEL[1])))
+    figure = Figure((PANEL[0] * max(2, len(sizes)), PANEL[1] * len(datasets) + 0.5), layout="constrained")
+    grid = figure.subplots(len(datasets), len(sizes), squeeze=False, sharey="row")
+    names: dict[str, None] = {}
+    for line, dataset in zip(grid, datasets, strict=True):
+        for axes, size in zip(line, sizes, strict=True):
+            rates: dict[str, dict[int, Measured]] = {}
+            for name, model in models.items():
+                runs = results.of_model(dataset, name) if model.small_size == size else ()
+                for sequence in runs[0].record.test.layer_skim_rates if runs else ():
+                    values = tuple(100 * run.record.test.layer_skim_rates[sequence] for run in runs)
+                    rates.setdefault(sequence, {})[gammas.index(model.gamma)] = Measured(values)
+            for sequence, points in rates.items():
+                places = sorted(points)
+                means, errors = [points[p].mean for p in places], [points[p].sd or 0.0 for p in places]
+                axes.errorbar(places, means, errors, elinewidth=0.9, **_sequence_look(sequence))
+            names |= dict.fromkeys(rates)
+            axes.set_title(f"{get_dataset(dataset).title}, d' = {size}", loc="left")
+            axes.set_xticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
+            axes.set(xlabel="γ", xlim=(-0.4, len(gammas) - 0.6), ylim=(0, 100))
+        line[0].set_ylabel("Tokens skimmed (%)")
+    legend(figure, [Line2D([], [], **_sequence_look(name)) for name in names], list(names))
+    return figure
+
+
+def _sorted_by_flops(results: Results) -> Figure:
+    """F1 of all configurations, sorted by Flop-r."""
+    titles, models = system_titles(results.config), _skimming(results)
+
+    def draw(axes: Axes, dataset: str) -> None:
+        found = []
+        for name in results.config.models:
+            f1 = results.measured(dataset, name, lambda record: 100 * record.test.f1)
+            flops = results.measured(dataset, name, lambda record: record.flop_reduction.exact_count)
+            if f1 and flops:
+                found.append((flops.mean, name, f1))
+        found.sort(key=lambda item: item[0])
+        for place, (flops, name, f1) in enumerate(found):
+            axes.barh(
+                place,
+                f1.mean,
+                0.7,
+                xerr=f1.sd,
+                color=SKIM if name in models else STANDARD,
+                hatch=None if name in models else "//",
+                edgecolor="white",
+                linewidth=0,
+                error_kw={"elinewidth": 0.9},
+            )
+            text = f"{f1.mean:.1f}" + (f" ± {f1.sd:.1f}" if f1.sd is not None else "")
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            axes.text(1.5, place, text, va="center", fontsize=8, bbox=box)
+            axes.text(101, place, f"{flops:.1f}x", va="center", fontsize=8, clip_on=False)
+        axes.text(101, len(found) - 0.3, "Flop-r", va="bottom", fontsize=8, clip_on=False)
+        axes.set_yticks(range(len(found)), [titles[name] for _, name, _ in found])
+        axes.set(xlabel="F1 (%)", xlim=(0, 100), ylim=(-0.6, max(1, len(found)) - 0.4))
+        axes.grid(visible=False, axis="y")
+
+    figure = panels_of(results, draw)
+    figure.set_size_inches(2 * PANEL[0], figure.get_size_inches()[1] + 0.8)
+    legend(
+        figure, [Patch(color=SKIM), Patch(facecolor=STANDARD, hatch="//", edgecolor="white")], ["skimming", "standard"]
+    )
+    return figure
+
+
+def _confidence(results: Results) -> Figure:
+    """How sure each LSTM is: the distribution of the larger probability, a panel for each model."""
+    panels = _analysed_models(results)
+    if not panels:
+        return _not_run(Figure((PANEL[0], PANEL[1])))
+    figure, grid = _grid_of(len(panels))
+    for axes, (dataset, name, confidences) in zip(grid, panels, strict=False):
+        for direction, found in confidences.items():
+            shares = np.array([np.array(c.histogram) / sum(c.histogram) for c in found])
+            edges = np.linspace(50, 100, shares.shape[1] + 1)
+            look = _sequence_look(direction)
+            axes.stairs(
+                100 * shares.mean(axis=0), edges, color=look["color"], linestyle=look["linestyle"], linewidth=1.4
+            )
+            mean = 100 * float(np.mean([c.mean for c in found]))
+            axes.plot(mean, 0, clip_on=False, color=look["color"], marker="v" if look["linestyle"] == "-" else "1")
+        axes.set_title(_panel_title(results, dataset, name), loc="left", fontsize=9)
+        axes.set(xlabel="max(p_read, p_skim) (%)", ylabel="Decisions (%)", xlim=(50, 100), ylim=(0, None))
+    names = dict.fromkeys(direction for _, _, confidences in panels for direction in confidences)
+    handles = [
+        Line2D([], [], color=_sequence_look(n)["color"], linestyle=_sequence_look(n)["linestyle"]) for n in names
+    ]
+    handles.append(Line2D([], [], color="#666666", marker="v", linestyle="none"))
+    legend(figure, handles, [*names, "mean"])
+    return figure
+
+
+def _calibration(results: Results) -> Figure:
+    """What reading gains against p(read), decisions reversed one at a time."""
+    panels = _analysed_models(results)
+    if not panels:
+        return _not_run(Figure((PANEL[0], PANEL[1])))
+    figure, grid = _grid_of(len(panels))
+    for axes, (dataset, name, confidences) in zip(grid, panels, strict=False):
+        for direction, found in confidences.items():
+            points = []
+            for bins in zip(*(c.calibration for c in found), strict=True):
+                known = [b for b in bins if b.decisions and b.reading_gain is not None]
+                if known:
+                    weights = np.array([b.decisions for b in known])
+                    gain = float(weights @ [b.reading_gain for b in known]) / weights.sum()
+                    errors = np.array([b.reading_gain_error or 0.0 for b in known])
+                    points.append(
+                        (50 * (bins[0].low + bins[0].high), gain, np.sqrt(weights**2 @ errors**2) / weights.sum())
+                    )
+            if points:
+                axes.errorbar(*np.array(points).T, markersize=4, elinewidth=0.9, **_sequence_look(direction))
+        axes.axhline(0, color="#666666", linewidth=0.8, zorder=1)
+        axes.axvline(50, color="#666666", linewidth=0.8, linestyle=":", zorder=1)
+        axes.set_title(_panel_title(results, dataset, name), loc="left", fontsize=9)
+        axes.set(xlabel="p(read) (%)", ylabel="Loss saved by reading", xlim=(0, 100))
+    names = dict.fromkeys(direction for _, _, confidences in panels for direction in confidences)
+    legend(figure, [Line2D([], [], **_sequence_look(name)) for name in names], list(names))
+    return figure
+
+
+def _analysed_models(results: Results) -> list[tuple[str, str, dict[str, list[Confidence]]]]:
+    """Dataset, model, and the confidences of each of its LSTMs, one a seed."""
+    panels = []
+    for dataset in results.config.datasets:
+        for name in _skimming(results):
+            found: dict[str, list[Confidence]] = {}
+            for analysis in results.analysed(dataset, name):
+                for confidence in analysis.skim.confidence if analysis.skim else []:
+                    found.setdefault(confidence.direction, []).append(confidence)
+            if found:
+                panels.append((dataset, name, found))
+    return panels
+
+
+def _grid_of(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(3, max(2, count))
+    lines = -(-count // columns)
+    figure = Figure((2 * PANEL[0] * columns / 2.4, 2.0 * lines + 0.6), layout="constrained")
+    grid = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    return figure, grid
+
+
+def _panel_title(results: Results, dataset: str, name: str) -> str:
+    title = system_titles(results.config)[name]
+    return title if len(results.config.datasets) == 1 else f"{get_dataset(dataset).title}, {title}"
+
+
+def _strips(results: Results) -> Figure:
+    """What each LSTM reads of one paragraph: a strip an LSTM, the words beneath, the answer in bold."""
+    shown = _strip_sample(results)
+    if shown is None:
+        return _not_run(Figure((PANEL[0], PANEL[1])))
+    name, analysis, sample = shown
+    assert analysis.skim is not None
+    directions = analysis.skim.directions
+    point = next(point for point in sample.points if point.threshold == _TRAINED_FOR)
+    lines = -(-len(sample.tokens) // _ROW_TOKENS)
+    figure = Figure((2 * PANEL[0], 1.45 * lines + 0.9), layout="constrained")
+    grid = figure.subplots(lines, 1, squeeze=False)[:, 0]
+    first, last = sample.span or (-1, -1)
+    for line, axes in enumerate(grid):
+        span = slice(line * _ROW_TOKENS, (line + 1) * _ROW_TOKENS)
+        tokens = sample.tokens[span]
+        decisions = np.array([[int(read) for read in row[span]] for row in point.read])
+        axes.imshow(
+            decisions, ListedColormap(["#e4e4e4", STANDARD]), vmin=0, vmax=1, aspect="auto", interpolation="nearest"
+        )
+        axes.set_xlim(-0.5, _ROW_TOKENS - 0.5)
+        axes.set_yticks(range(len(directions)), directions, fontsize=7)
+        axes.set_yticks(np.arange(len(directions) + 1) - 0.5, minor=True)
+        axes.set_xticks(range(len(tokens)), [_plain(token) for token in tokens], rotation=90, fontsize=6)
+        axes.grid(visible=False)
+        axes.grid(visible=True, which="minor", axis="y", color="white", linewidth=1.5)
+        axes.tick_params(which="both", length=0)
+        axes.spines[:].set_visible(False)
+        for place, label in enumerate(axes.get_xticklabels(), span.start):
+            if first <= place <= last:
+                label.set(fontweight="bold", color=SKIM)
+    heading = system_titles(results.config)[name]
+    if sample.question:
+        heading += f"\n{_plain(sample.question)}  —  {_plain(sample.right_answer)}"
+    figure.suptitle(heading, fontsize=9, x=0.01, ha="left")
+    handles = [Patch(color=STANDARD), Patch(color="#e4e4e4"), Patch(color=SKIM)]
+    legend(figure, handles, ["read", "skimmed", "answer (words in bold)"])
+    return figure
+
+
+def _strip_sample(results: Results) -> tuple[str, Analysis, Sample] | None:
+    """The shortest sample of the model (d' > 0) that reads nearest to half of the tokens of its samples."""
+    found = [
+        (float(np.mean([sample_rate(sample) for sample in analysis.skim.samples])), name, analysis)
+        for (_, name, _), analysis in sorted(results.analyses.items())
+        if analysis.skim and analysis.skim.samples and results.config.models[name].small_size > 0
+    ]
+    if not found:
+        return None
+    _, name, analysis = min(found, key=lambda item: abs(item[0] - 0.5))
+    assert analysis.skim is not None
+    return name, analysis, min(analysis.skim.samples, key=lambda sample: len(sample.tokens))
+
+
+def sample_rate(sample: Sample) -> float:
+    """The share of a sample's tokens that is read at threshold 0.5, over all LSTMs."""
+    point = next(point for point in sample.points if point.threshold == _TRAINED_FOR)
+    return sum(row.count("1") for row in point.read) / sum(len(row) for row in point.read)
+
+
+def _plain(text: str) -> str:
+    """Text in which matplotlib sees no formula."""
+    return text.replace("$", r"\$")
+
+
+ANALYSIS_FIGURES = (
+    FigureKind(
+        "effects",
+        "Effect of d' and γ",
+        "Test accuracy and share of the real test tokens that are skimmed, by γ, for each d': means over "
+        "seeds, bars ± one sample standard deviation. Dotted: the standard LSTM, its band ± one standard "
+        "deviation.",
+        "Line charts, two for each dataset, of accuracy and skim rate against gamma; the tables give the numbers.",
+        _effects,
+    ),
+    FigureKind(
+        "accuracy_threshold",
+        "Accuracy against Flop-r while the threshold moves",
+        "Each line is one trained model (mean over seeds, band ± one sample standard deviation), its "
+        "recurrence run anew at 15 thresholds from 0 to 1 without retraining; the ring marks 0.5. Dashed: d' "
+        "= 0, which skips. An analysis of the test split: nothing was chosen by it.",
+        "Line charts, one for each dataset, of test accuracy against Flop-r as the threshold rises.",
+        lambda results: _threshold(results, "accuracy", "Test accuracy (%)"),
+    ),
+    FigureKind(
+        "skimmed_tokens",
+        "What is skimmed",
+        "Share of the test tokens that is skimmed, by place in the text (tenths), kind and frequency of the "
+        "token in the training split: means over seeds, bars ± one sample standard deviation.",
+        "Line charts, three for each dataset, of the skim rate by position, kind and frequency of tokens.",
+        _skimmed_tokens,
+    ),
+    FigureKind(
+        "calibration",
+        "What reading is worth",
+        "Single decisions of test texts reversed one at a time, the others left to the model: the loss where "
+        "the token is skimmed less that where it is read, by p(read) (mean ± standard error).",
+        "Line charts, one for each model, of the loss saved by reading a token against its probability of being read.",
+        _calibration,
+    ),
+)
+
+READING_ANALYSIS_FIGURES = (
+    FigureKind(
+        "layer_skim_rate",
+        "Skim rate by layer and γ",
+        "Share of the contexts' tokens that each LSTM skims, by γ: means over seeds, bars ± one standard deviation.",
+        "Line charts of the skim rate of each layer and direction against gamma.",
+        _layer_skim_rate,
+    ),
+    FigureKind(
+        "f1_sorted",
+        "All configurations by Flop-r",
+        "F1 on the development set of every configuration, sorted by Flop-r of the whole model (exact count; "
+        "at the right): means over seeds, bars ± one sample standard deviation.",
+        "A bar chart of F1, one bar for each configuration, in the order of Flop-r; the table gives the numbers.",
+        _sorted_by_flops,
+    ),
+    FigureKind(
+        "f1_threshold",
+        "F1 against Flop-r while the threshold moves",
+        "Each line is one trained reader (mean over seeds, band ± one sample standard deviation), its "
+        "recurrence run anew at 15 thresholds from 0 to 1 without retraining, on a sample of the development "
+        "set; the ring marks 0.5. Dashed: d' = 0, which skips. Dotted: LSTM+Att.",
+        "A line chart of F1 against Flop-r as the threshold rises.",
+        lambda results: _threshold(results, "f1", "F1 (%)"),
+    ),
+    FigureKind(
+        "strips",
+        "What each LSTM reads of a paragraph",
+        "One paragraph with its question and answer, read at threshold 0.5: a strip for each layer and direction.",
+        "Strips of read and skimmed words for each layer and direction of a reader; the coloured texts say the same.",
+        _strips,
+    ),
+    FigureKind(
+        "confidence",
+        "Confidence by layer",
+        "How sure each LSTM is of its decisions about the contexts' tokens: distribution of the larger of "
+        "p_read and p_skim, a panel for each model (all seeds); marks at the foot: means.",
+        "Step charts, one for each model, of the distribution of confidence for each layer and direction.",
+        _confidence,
+    ),
+    FigureKind(
+        "reading_calibration",
+        "What reading is worth",
+        "Single decisions reversed one at a time, the others left to the model: the loss where the token is "
+        "skimmed less that where it is read, by p(read) (mean ± standard error).",
+        "Line charts, one for each model, of the loss saved by reading a token against its probability of being read.",
+        _calibration,
+    ),
+)

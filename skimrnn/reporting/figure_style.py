@@ -1,0 +1,84 @@
+"""The look of every figure, and the panels that they are made of.
+
+Equal records give equal bytes: the identifiers in the SVG are salted with a constant, and no date is written.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from skimrnn.data.registry import get_dataset
+from skimrnn.reporting.records import Results
+from skimrnn.reporting.table import NOT_RUN
+
+# The colours of Okabe and Ito and a grey, which colour-blind readers can tell apart; markers and dashes do so in print.
+STANDARD, SKIM = "#0072B2", "#D55E00"
+COLOURS = (STANDARD, SKIM, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1, 1, 1)))
+PANEL = (3.6, 2.6)  # Inches: two panels fill the width of a printed page.
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "skimrnn",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 6,
+    "errorbar.capsize": 2.5,
+    "savefig.dpi": 200,
+}
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A figure: its file name, title and caption, what a reader who cannot see it is told, and what draws it."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    draw: Callable[[Results], Figure]
+
+
+def panels_of(results: Results, *draw: Callable[[Axes, str], None]) -> Figure:
+    """A panel a dataset, two to a line; with several `draw` functions a line a dataset and a panel a function.
+
+    Datasets that were not run have none, unless nothing was run.
+    """
+    datasets = [dataset for dataset in results.config.datasets if results.of_dataset(dataset)]
+    panels = [(dataset, function) for dataset in datasets or results.config.datasets for function in draw]
+    columns = min(2, len(panels)) if len(draw) == 1 else len(draw)
+    lines = -(-len(panels) // columns)
+    figure = Figure((columns * PANEL[0], lines * PANEL[1] + 0.5), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).flat
+    for axes, (dataset, function) in zip(grid, panels, strict=False):
+        axes.set_title(get_dataset(dataset).title, loc="left")
+        if results.of_dataset(dataset):
+            function(axes, dataset)
+        if not axes.has_data():
+            axes.text(0.5, 0.5, NOT_RUN, transform=axes.transAxes, ha="center", va="center", color="#666666")
+            axes.set(xticks=[], yticks=[])
+    for axes in list(grid):
+        axes.set_visible(False)
+    return figure
+
+
+def cycle(values: tuple[Any, ...], results: Results) -> list[Any]:
+    """One value a model of the config, from the first again when they run out."""
+    return [values[index % len(values)] for index in range(len(results.config.models))]
+
+
+def legend(figure: Figure, handles: list[Line2D], labels: list[str]) -> None:
+    """One legend below all panels."""
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
