@@ -4,6 +4,7 @@ REPORTING_CODE = code_digest(
     "reporting",
     "published",
     "data/registry.py",
+    "data/statistics.py",
     "training/record.py",
     "measures/speedup.py",
     "measures/flops.py",
