@@ -7,6 +7,8 @@ from skimrnn.config import Config, read_config
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
 from skimrnn.files import read_json
+from skimrnn.reporting.reading_table import reading_rows
+from skimrnn.reporting.records import Results
 from tests.conftest import ROOT
 
 SMOKE = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
@@ -29,6 +31,14 @@ def test_both_scales_are_valid_and_have_the_papers_rows(name: str) -> None:
     rows = [(getattr(model, "small_size", None), getattr(model, "gamma", None)) for model in config.models.values()]
     assert rows == [(None, None), (5, 0.01), (10, 0.01), (5, 0.02), (10, 0.02)]
     assert {model.hidden_size for model in config.models.values()} == {100}
+
+
+@pytest.mark.parametrize("name", ["paper", "smoke"])
+def test_both_scales_have_the_papers_readers(name: str) -> None:
+    config = read_config(ROOT / "config" / f"{name}.yaml").for_task("question_answering")
+    rows = reading_rows(Results(config, {}, {}), "squad")
+    assert [row.title for row in rows if row.model is None] == ["VCRNN", "SOTA"]
+    assert len(rows) == len(config.models) + 2 == 15
 
 
 def test_the_paper_scale_is_the_papers_recipe() -> None:
@@ -67,9 +77,13 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
         ("models/sk_lstm_att-20-0.1/small_size", 101, "small_size 101 is larger than hidden_size 100"),
         ("models/sk_lstm_att-20-0.1/init_from/model", "lstm", "init_from: 'lstm' is not this model's standard"),
         ("models/sk_lstm_att-20-0.1/hidden_size", 200, "init_from: 'lstm_att' is not this model's standard"),
-        ("models/sk_lstm_att-20-0.1/init_from/step", 50, "step 50 is not one of the validations on squad"),
-        ("models/sk_lstm_att-20-0.1/init_from/step", 150, "step 150 is not one of the validations on squad"),
-        ("models/sk_lstm_att-20-0.1/init_from", {"model": "lstm_att", "step": 30}, "must share one step"),
+        ("models/sk_lstm_att-20-0.1/init_from/step", 15, "step 15 is not one of the validations on squad"),
+        ("models/sk_lstm_att-20-0.1/init_from/step", 30, "step 30 is not one of the validations on squad"),
+        ("models/sk_lstm_att-20-0.1/init_from", {"model": "lstm_att", "step": 10}, "must share one step"),
+        ("models/sk_bidaf-50-0.01/small_size", 101, "small_size 101 is larger than hidden_size 100"),
+        ("models/sk_bidaf-50-0.01/init_from/model", "lstm_att", "init_from: 'lstm_att' is not this model's standard"),
+        ("models/sk_bidaf-50-0.01/ema_decay", 0.9, "init_from: 'bidaf' is not this model's standard"),
+        ("models/bidaf/ema_decay", 1, r"models\.bidaf\.bidaf\.ema_decay: Input should be less than 1"),
         ("datasets", {"squad": {"batch_size": 32}}, "no dataset for the model lstm, skim"),
         ("models", {"lstm": {"architecture": "lstm", "hidden_size": 3}}, "no model for the dataset squad: add one"),
         ("models/..%2fx", {"architecture": "lstm", "hidden_size": 3}, "becomes a folder"),
@@ -86,12 +100,17 @@ def test_datasets_and_models_meet_by_task() -> None:
     reading = config.for_task("question_answering")
     assert config.tasks == ["classification", "question_answering"]
     assert (list(reading.datasets), list(reading.models)) == (["squad"], list(config.models_of("squad")))
-    assert {model.architecture for model in reading.models.values()} == {"lstm_att", "skim_lstm_att"}
+    assert {model.architecture for model in reading.models.values()} == {
+        "lstm_att",
+        "skim_lstm_att",
+        "bidaf",
+        "skim_bidaf",
+    }
     assert set(config.models_of("sst")) == set(config.models) - set(reading.models)
     with pytest.raises(UserError, match="unknown model 'lstm': for squad the smoke config has lstm_att"):
         config.run("squad", "lstm", 0)
     first = config.first_steps("squad", "sk_lstm_att-0-0.1")
-    assert first is not None and (first.model, first.step) == ("lstm_att", 60)
+    assert first is not None and (first.model, first.step) == ("lstm_att", 20)
     assert config.first_steps("squad", "lstm_att") == first
     assert config.first_steps("sst", "lstm") is None
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from skimrnn import SkimLSTM
+from skimrnn.data.questions import Padded, QuestionBatch
 from skimrnn.errors import UserError
 from skimrnn.kernels import CellWeights, DecisionWeights
 from skimrnn.layers.plain_lstm import padded_lstm
@@ -19,7 +20,10 @@ from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_ls
 from skimrnn.measures.memory import peak_memory_mib
 from skimrnn.measures.peaks import Peaks, measure_peaks
 from skimrnn.measures.timing import Timing, time_together
+from skimrnn.models import LSTMAtt
+from skimrnn.models.reader import run_recurrent
 from skimrnn.provenance import Environment, environment
+from skimrnn.training.reading import reading_loss
 
 try:
     from skimrnn.kernels import cpu
@@ -31,6 +35,7 @@ STEPS = 300
 SIZES = (100, 200, 400)
 RATES = (0.5, 0.8, 0.9, 0.95)
 NUMPY_SMALL_SIZE = 10  # The one small size at which NumPy is timed, too.
+READER_SMALL_SIZES = (0, 20)
 _VOCABULARY = 5000
 
 
@@ -216,12 +221,48 @@ def _lengths(skipped: dict[str, str]) -> Iterator[Task]:
         yield Task({"steps": steps, "hidden_size": 100, "threads": 1}, steps, functions, memory=memory)
 
 
+def _reader_training(skipped: dict[str, str]) -> Iterator[Task]:
+    """A training step of Sk-LSTM+Att beside one of LSTM+Att: forward and backward, without the optimizer."""
+    torch.set_num_threads(1)
+    batch = _questions(32, 60, 220)
+    tokens = int(batch.contexts.lengths.sum())
+    for small in READER_SMALL_SIZES:
+        setting = {"batch": 32, "hidden_size": 100, "small_size": small, "threads": 1}
+        models = {name: _reader(name, small).train() for name in ("lstm", "skim")}
+        functions = {name: _reading_step(model, batch) for name, model in models.items()}
+        yield Task(setting, tokens, functions)
+
+
+def _reader_evaluation(skipped: dict[str, str]) -> Iterator[Task]:
+    """Sk-LSTM+Att at set skim rates beside LSTM+Att: the whole model, and its layers alone."""
+    torch.set_num_threads(1)
+    batch = _questions(40, 130, 150)
+    tokens = int(batch.contexts.lengths.sum())
+    for small in READER_SMALL_SIZES:
+        lstm, skim = (_reader(name, small).eval() for name in ("lstm", "skim"))
+        for rate in RATES:
+            skimmed = _set_skim_rate(skim, batch, rate)
+            setting = {"batch": 40, "hidden_size": 100, "small_size": small, "skim_rate": skimmed, "threads": 1}
+            functions = {
+                name: _without_gradient(model, batch.questions, batch.contexts)
+                for name, model in (("lstm", lstm), ("skim", skim))
+            }
+            inputs = skim.inputs(batch.questions, batch.contexts).detach()
+            functions |= {
+                name: _without_gradient(run_recurrent, model.layer, inputs, batch.contexts.lengths)
+                for name, model in (("lstm layers", lstm), ("skim layers", skim))
+            }
+            yield Task(setting, tokens, functions)
+
+
 BENCHMARKS: dict[str, Callable[[dict[str, str]], Iterator[Task]]] = {
     "plain": _plain,
     "skimming": _skimming,
     "training": _training,
     "batched": _batched,
     "lengths": _lengths,
+    "reader_training": _reader_training,
+    "reader_evaluation": _reader_evaluation,
 }
 
 
@@ -291,12 +332,60 @@ def _folded(layer: nn.LSTM | SkimLSTM, vectors: Tensor, words: Tensor) -> Callab
     return lambda: folded(words, lengths, (state, state))
 
 
-def _without_gradient(module: nn.Module, inputs: Any) -> Callable[[], object]:
+def _without_gradient(function: Callable[..., object], *inputs: Any) -> Callable[[], object]:
     def run() -> object:
         with torch.no_grad():
-            return module(inputs)
+            return function(*inputs)
 
     return run
+
+
+def _questions(count: int, least: int, most: int) -> QuestionBatch:
+    """Questions of 11 random words about contexts of `least` to `most`, and answers of one word."""
+    lengths = torch.randint(least, most + 1, (count,))
+
+    def texts(lengths: Tensor) -> Padded:
+        words = torch.randint(2, _VOCABULARY, (count, int(lengths.max())))
+        return Padded(words, words, lengths)
+
+    place = torch.randint(least, (count,))
+    return QuestionBatch(texts(torch.full((count,), 11)), texts(lengths), place, place)
+
+
+def _reader(name: str, small_size: int) -> LSTMAtt:
+    """LSTM+Att or, for `skim`, Sk-LSTM+Att, as in the paper: two layers, d = 100."""
+    sizes: dict[str, Any] = {"num_layers": 2, "dropout": 0.2, "bidirectional": True}
+    if name == "skim":
+        return LSTMAtt(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(3 * WIDTH, 100, small_size, **sizes), 0.2)
+    return LSTMAtt(torch.randn(_VOCABULARY, WIDTH), nn.LSTM(3 * WIDTH, 100, **sizes), 0.2)
+
+
+def _reading_step(model: LSTMAtt, batch: QuestionBatch) -> Callable[[], object]:
+    def run() -> None:
+        model.zero_grad()
+        reading_loss(model, batch, 0.1).backward()
+
+    return run
+
+
+@torch.no_grad()
+def _set_skim_rate(model: LSTMAtt, batch: QuestionBatch, rate: float) -> float:
+    """Let each LSTM of a skimming reader skim that share of a batch, by what it is given; the share that it came to."""
+    biases = []
+    for name, parameter in model.layer.named_parameters():
+        if name.startswith("decision_"):
+            parameter.zero_()
+        if name.startswith("decision_weight_ih"):
+            parameter[0].normal_()
+        if name.startswith("decision_bias_ih"):
+            biases.append(parameter)
+    real = torch.arange(int(batch.contexts.lengths.max()))[:, None] < batch.contexts.lengths  # (T, B)
+    for place, bias in enumerate(biases):  # The second layer's inputs hang on the decisions of the first.
+        decisions = model(batch.questions, batch.contexts).decisions
+        logits = decisions.log_probabilities[place, ..., 0] - decisions.log_probabilities[place, ..., 1]
+        bias[0] = -logits[real].quantile(rate)
+    read = model(batch.questions, batch.contexts).decisions.read
+    return 1 - float(read.sum()) / (len(read) * int(real.sum()))
 
 
 def _long_text(name: str, steps: int) -> Callable[[], object]:

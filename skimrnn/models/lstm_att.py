@@ -34,14 +34,18 @@ class LSTMAtt(Reader):
 
     def forward(self, questions: Padded, contexts: Padded) -> SpanLogits:
         """Read B contexts, each for its question."""
-        question = self.dropout(self.embedding(questions.tokens))  # (B, J, E)
-        context = self.dropout(self.embedding(contexts.tokens))  # (B, T, E)
-        scores = (context * self.match_weight + self.question_weight) @ question.transpose(1, 2)  # (B, T, J)
-        beyond = torch.arange(question.shape[1]) >= questions.lengths[:, None]  # (B, J)
-        summary = scores.masked_fill(beyond[:, None], -math.inf).softmax(dim=2) @ question  # (B, T, E)
-        inputs = torch.cat([context, summary, context * summary], dim=2).transpose(0, 1)  # (T, B, 3E)
+        inputs = self.inputs(questions, contexts)
         outputs, decisions = run_recurrent(self.layer, inputs, contexts.lengths)
         beyond = torch.arange(len(inputs))[:, None] >= contexts.lengths  # (T, B)
         logits = self.output(outputs).masked_fill(beyond[..., None], -math.inf)  # (T, B, 2)
         start, end = logits.permute(2, 1, 0).unbind()
         return SpanLogits(start, end, decisions)
+
+    def inputs(self, questions: Padded, contexts: Padded) -> Tensor:
+        """[x_t ; u_t ; x_t * u_t] (T, B, 3E): what the layers read."""
+        question = self.dropout(self.embedding(questions.tokens))  # (B, J, E)
+        context = self.dropout(self.embedding(contexts.tokens))  # (B, T, E)
+        scores = (context * self.match_weight + self.question_weight) @ question.transpose(1, 2)  # (B, T, J)
+        beyond = torch.arange(question.shape[1]) >= questions.lengths[:, None]  # (B, J)
+        summary = scores.masked_fill(beyond[:, None], -math.inf).softmax(dim=2) @ question  # (B, T, E)
+        return torch.cat([context, summary, context * summary], dim=2).transpose(0, 1)

@@ -102,6 +102,12 @@ def _training(threads: int) -> Callable[[Sequence[Measurement]], Iterator[float]
     return ratios
 
 
+def _reader_training(measurements: Sequence[Measurement]) -> Iterator[float]:
+    for m in measurements:
+        if (m.benchmark, m.name) == ("reader_training", "skim"):
+            yield m.timing.median / group_of(m, measurements)["lstm"].timing.median
+
+
 def _training_memory(measurements: Sequence[Measurement]) -> Iterator[float]:
     for m in measurements:
         if (m.benchmark, m.name) == ("training", "skim") and m.peak_memory_mib:
@@ -148,5 +154,12 @@ TARGETS = [
         1.1,
         False,
         _growth(lambda m: (m.peak_memory_mib or 0.0) / m.tokens, 1000),
+    ),
+    Target("A training step of Sk-LSTM+Att over one of LSTM+Att", 1.5, False, _reader_training),
+    Target(
+        f"Sp over the layers' Flop-r, evaluation of Sk-LSTM+Att, skim rates {_RATES}",
+        0.8,
+        True,
+        _share_of_flop_r("reader_evaluation", "skim"),
     ),
 ]

@@ -7,6 +7,7 @@ from torch import nn
 
 from skimrnn import SkimLSTM
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_skim_lstm
+from skimrnn.measures.latency import _questions, _reader, _set_skim_rate
 from skimrnn.measures.timing import summarise, time_together
 
 
@@ -43,3 +44,12 @@ def test_functions_are_timed_in_turns():
     timings = time_together(functions, rounds=6, seconds_a_sample=1e-9, warm_up=1)
     assert "".join(calls[6:]) == "abcbcacababcbcacab"
     assert all(len(t.samples) == 6 and t.low <= t.median <= t.high for t in timings.values())
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.9])
+def test_each_lstm_of_a_reader_skims_at_the_set_rate(rate, seed):
+    model, batch = _reader("skim", 20).eval(), _questions(4, 20, 30)
+    tokens = int(batch.contexts.lengths.sum())
+    assert _set_skim_rate(model, batch, rate) == pytest.approx(rate, abs=1 / tokens)
+    read = model(batch.questions, batch.contexts).decisions.read.sum(dim=(1, 2))
+    assert (1 - read / tokens).tolist() == pytest.approx([rate] * 4, abs=1 / tokens)

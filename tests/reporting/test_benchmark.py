@@ -79,3 +79,20 @@ def test_targets_are_held_against_the_medians(report: Report):
     ]
     assert rows["Its peak memory over nn.LSTM's"][1:] == ["not measured", ""]
     assert "short in part: 2 of 3" in markdown(report)
+
+
+def test_readers_stand_beside_the_standard_one(report: Report):
+    sizes = {"hidden_size": 100, "small_size": 20}
+    readers = [
+        measurement("reader_training", "lstm", 10.0, **sizes),
+        measurement("reader_training", "skim", 14.0, **sizes),
+        measurement("reader_evaluation", "lstm", 4.0, **sizes, skim_rate=0.8),
+        measurement("reader_evaluation", "skim", 1.6, **sizes, skim_rate=0.8),
+    ]
+    rows = {row[0]: row[1:] for row in target_rows(readers)}
+    assert rows["A training step of Sk-LSTM+Att over one of LSTM+Att"] == ["at most 1.5", "1.40", "reached: 1 of 1"]
+    # 1 / (0.2 + 0.8 * 0.2 + 0.0025) = 2.76, of which 2.5 is 0.91.
+    evaluation = rows["Sp over the layers' Flop-r, evaluation of Sk-LSTM+Att, skim rates 0.5, 0.8, 0.9, 0.95"]
+    assert evaluation == ["at least 0.8", "0.91", "reached: 1 of 1"]
+    text = markdown(report.model_copy(update={"measurements": readers}))
+    assert "1.40x of lstm" in text and "Sp 2.50, 0.91 of Flop-r 2.76" in text
