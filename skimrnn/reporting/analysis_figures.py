@@ -265,9 +265,9 @@ def _sorted_by_flops(results: Results) -> Figure:
         found = []
         for name in results.config.models:
             f1 = results.measured(dataset, name, lambda record: 100 * record.test.f1)
-            flops = results.measured(dataset, name, lambda record: record.flop_reduction.exact_count)
-            if f1 and flops:
-                found.append((flops.mean, name, f1))
+            reduction = results.measured(dataset, name, lambda record: record.flop_reduction.exact_count)
+            if f1 and reduction:
+                found.append((reduction.mean, name, f1))
         found.sort(key=lambda item: item[0])
         for place, (flops, name, f1) in enumerate(found):
             axes.barh(
@@ -428,7 +428,7 @@ def _strip_sample(results: Results) -> tuple[str, Analysis, Sample] | None:
     found = [
         (float(np.mean([sample_rate(sample) for sample in analysis.skim.samples])), name, analysis)
         for (_, name, _), analysis in sorted(results.analyses.items())
-        if analysis.skim and analysis.skim.samples and results.config.models[name].small_size > 0
+        if analysis.skim and analysis.skim.samples and _skimming(results)[name].small_size > 0
     ]
     if not found:
         return None

@@ -3,13 +3,13 @@
 Equal records give equal bytes: the identifiers in the SVG are salted with a constant, and no date is written.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from skimrnn.data.registry import get_dataset
 from skimrnn.reporting.records import Results
@@ -79,6 +79,6 @@ def cycle(values: tuple[Any, ...], results: Results) -> list[Any]:
     return [values[index % len(values)] for index in range(len(results.config.models))]
 
 
-def legend(figure: Figure, handles: list[Line2D], labels: list[str]) -> None:
+def legend(figure: Figure, handles: Sequence[Artist], labels: list[str]) -> None:
     """One legend below all panels."""
     figure.legend(handles, labels, loc="outside lower center", ncols=3)

@@ -233,7 +233,7 @@ def threshold_is_smooth(evidence: Evidence, dataset: str) -> Estimate | None:
 
     def largest_fall(analysis: Analysis) -> float:
         scores = [point.scores[name] for point in _inner_points(analysis)]
-        return -100 * max(earlier - later for earlier, later in pairwise(scores))
+        return -100 * max(float(earlier - later) for earlier, later in pairwise(scores))
 
     return _over_analyses(evidence, dataset, largest_fall)
 

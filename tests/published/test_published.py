@@ -5,6 +5,9 @@ import pytest
 
 from skimrnn.data.registry import DATASETS
 from skimrnn.published import published_value, published_values
+from skimrnn.published.claims import published_claims
+from skimrnn.reporting.claims import MEASURES
+from skimrnn.reporting.statistics import STATISTICS
 
 
 def test_every_line_of_the_file_can_be_looked_up():
@@ -42,3 +45,11 @@ def test_the_sizes_in_the_registry_are_those_of_the_paper():
         else:
             assert train is not None
             assert (train + dataset.validation_rows, validation) == (dataset.rows["train"], dataset.validation_rows)
+
+
+def test_each_of_the_eleven_claims_has_a_rule_and_each_statistic_a_use():
+    claims = published_claims()
+    assert [claim.number for claim in claims] == list(range(1, 12))
+    used = [part.statistic for claim in claims for part in claim.parts]
+    assert sorted(used) == sorted(STATISTICS) == sorted(MEASURES)
+    assert all(len(part.rule) > 40 for claim in claims for part in claim.parts)

@@ -1,0 +1,64 @@
+"""Comparing two sets of records: paired where it can be, and one clear line where it cannot."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from skimrnn.cli import app
+from skimrnn.config import Config
+from skimrnn.errors import UserError
+from skimrnn.reporting.compare import Difference, compare_records
+from tests.reporting.analyses import store_analysed
+from tests.reporting.conftest import build_config, build_record, store_record
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    config = build_config()
+    for seed in (0, 1, 2):
+        store_analysed(tmp_path, config, "sst", "lstm", seed, 0.75 + seed / 400)
+        store_analysed(tmp_path, config, "sst", "skim-5-0.01", seed, 0.85 + [0, 2, 1][seed] / 400)
+    return tmp_path / "paper" / "sst"
+
+
+def accuracy(left: Path | str, right: Path | str) -> Difference:
+    return next(d for d in compare_records(str(left), str(right)) if d.measure == "accuracy (%)")
+
+
+def test_equal_seeds_are_paired_by_seed_and_example(folder: Path):
+    found = accuracy(folder / "lstm", f"{folder}/skim-5-0.01/*.json")
+    assert found.paired == "seed, example" and found.difference == pytest.approx(10)
+    assert found.interval[0] > 0 and found.p < 0.01
+    turned = accuracy(folder / "skim-5-0.01", folder / "lstm")
+    assert turned.interval == pytest.approx((-found.interval[1], -found.interval[0]), abs=0.5)
+
+
+def test_a_model_is_no_better_than_itself(folder: Path):
+    for found in compare_records(str(folder / "lstm"), str(folder / "lstm")):
+        assert found.difference == 0 and found.interval == (0, 0) and found.p in (None, 1.0)
+
+
+def test_without_analyses_seeds_are_paired_and_other_seeds_are_not(folder: Path, config: Config, tmp_path: Path):
+    for path in folder.rglob("*.analysis.json"):
+        path.unlink()
+    assert accuracy(folder / "lstm", folder / "skim-5-0.01").paired == "seed"
+    for seed in (0, 1):
+        store_record(tmp_path / "other", build_record(config, "sst", "lstm", seed))
+    other = accuracy(folder / "lstm", tmp_path / "other")
+    assert other.paired == "no" and other.interval is not None and other.right[1] == 2
+    alone = accuracy(folder / "lstm" / "0.json", tmp_path / "other" / "paper/sst/lstm/1.json")
+    assert alone.interval is None and alone.p is None
+
+
+def test_what_cannot_be_compared_says_why(folder: Path, config: Config, tmp_path: Path):
+    with pytest.raises(UserError, match="no records"):
+        compare_records(str(tmp_path / "nothing"), str(folder))
+    store_record(tmp_path / "other", build_record(config, "imdb", "lstm", 0))
+    with pytest.raises(UserError, match="no dataset in common"):
+        compare_records(str(folder), str(tmp_path / "other"))
+    run = CliRunner().invoke
+    bad = run(app, ["compare", str(folder), str(tmp_path / "other")])
+    assert bad.exit_code == 2 and bad.output.count("\n") == 1
+    good = run(app, ["compare", str(folder / "lstm"), str(folder / "skim-5-0.01")])
+    assert good.exit_code == 0 and "+10.00" in good.output and "seed, example" in good.output
