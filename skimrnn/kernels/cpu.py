@@ -92,7 +92,7 @@ class Folded:
         self._cell = cell
         self._weights = [weight.detach().clone() for weight in weights]
         self._layer = _pack(cell, self._weights)
-        self.table = vectors.new_empty(len(vectors), self._layer.row_size)
+        self.table = vectors.new_empty(len(vectors), self._layer.folded_size)
         self._layer.fold(vectors.data_ptr(), len(vectors), self.table.data_ptr())
 
     def __call__(self, words: Tensor, lengths: Tensor, state: State, threshold: float = 0.5) -> SkimSequence:

@@ -209,8 +209,8 @@ struct PackedCell {
   // The sums are copied to locals that no pointer can reach, so that they stay in registers. Never inlined: the loop
   // needs every register, and what the caller keeps in some would push a sum out to memory.
   template <int P, int N, class Slot>
-  [[gnu::noinline]] static void add(const Buffer& packed, int panel, int width, const float* const (&rows)[N], Vec (&sums)[P][N][4],
-                  const Slot& slot) {
+  [[gnu::noinline]] static void add(const Buffer& packed, int panel, int width, const float* const (&rows)[N],
+                                    Vec (&sums)[P][N][4], const Slot& slot) {
     const int64_t stride = int64_t(width) * Cell::gates * kLanes;
     const float* weights = packed.at(panel * stride);
     Vec local[P][N][Cell::gates];
@@ -242,6 +242,91 @@ struct PackedCell {
         float* column = to.at(int64_t(panel) * width * Cell::gates * kLanes + gate * kLanes);
         for (int k = 0; k < width; ++k, column += Cell::gates * kLanes)
           for (int lane = 0; lane < lanes; ++lane) column[lane] = rows[int64_t(lane) * width + k];
+      }
+  }
+};
+
+// The small cell as inference uses it: the rows of its gates side by side, because a panel of its own for each few
+// units would be mostly padding. The sums run in the same order as those of the panels. A GRU's slots that only inputs
+// or only hidden units reach lie at the two ends, so that neither touches the other's (0 times infinity is no zero).
+template <class Cell>
+struct DenseCell {
+  DenseCell(const CellWeights& from, int units, int inputs, int hiddens)
+      : units(units),
+        inputs(inputs),
+        hiddens(hiddens),
+        first_hidden(Cell::has_cell ? 0 : whole(units)),
+        input_width(first_hidden + whole((Cell::has_cell ? 4 : 2) * units)),
+        width(input_width + first_hidden),
+        starts{first_hidden, first_hidden + units, Cell::has_cell ? 2 * units : 0,
+               Cell::has_cell ? 3 * units : input_width},
+        input(int64_t(inputs) * input_width),
+        hidden(int64_t(hiddens) * (width - first_hidden)),
+        bias(width) {
+    for (int gate = 0; gate < Cell::gates; ++gate)
+      for (int unit = 0; unit < units; ++unit) {
+        const int row = gate * units + unit;
+        const int to_input = starts[Cell::input_slot(gate)] + unit, to_hidden = starts[Cell::hidden_slot(gate)] + unit;
+        for (int k = 0; k < inputs; ++k)
+          input.at(int64_t(k) * input_width)[to_input] = from.input[int64_t(row) * inputs + k];
+        float* column = hidden.at(to_hidden - first_hidden);
+        for (int k = 0; k < hiddens; ++k, column += width - first_hidden)
+          *column = from.hidden[int64_t(row) * hiddens + k];
+        bias.at(0)[to_input] += from.input_bias[row];
+        bias.at(0)[to_hidden] += from.hidden_bias[row];
+      }
+  }
+
+  const int units, inputs, hiddens;
+  // Inputs reach the sums before input_width, hidden units those from first_hidden.
+  const int first_hidden, input_width, width;
+  const int starts[4];  // of the slots
+  Buffer input, hidden, bias;
+
+  // Rows of `width` sums += weights times inputs, or hidden units.
+  template <class Values, class Sums>
+  void add_inputs(int count, const Values& values, const Sums& sums) const {
+    multiply(input.at(0), input_width, inputs, count, values, sums);
+  }
+  template <class Values, class Sums>
+  void add_hiddens(int count, const Values& values, const Sums& sums) const {
+    multiply(hidden.at(0), width - first_hidden, hiddens, count, values,
+             [&](int n) { return sums(n) + first_hidden; });
+  }
+
+  // Bias and input projection of `count` inputs: see `PackedCell::project`.
+  void project(const float* from, int64_t stride, int count, float* rows, int64_t row_stride) const {
+    auto row = [=](int n) { return rows + n * row_stride; };
+    for (int n = 0; n < count; ++n) memcpy(row(n), bias.at(0), width * sizeof(float));
+    add_inputs(count, [=](int n) { return from + n * stride; }, row);
+  }
+
+ private:
+  static int whole(int floats) { return (floats + kLanes - 1) / kLanes * kLanes; }
+
+  // sums(n) += the weights (`depth`, `columns`) times values(n), for `count` of each.
+  template <class Values, class Sums>
+  static void multiply(const float* weights, int columns, int depth, int count, const Values& values,
+                       const Sums& sums) {
+    constexpr int kMostAlone = 12, kMostTogether = 5;  // Vectors of sums that one row, or several, have in registers.
+    const int vectors = columns / kLanes, most = count == 1 ? kMostAlone : kMostTogether;
+    const int runs = (vectors + most - 1) / most;
+    for (int first_row = 0; first_row < depth; first_row += kRows)
+      for (int run = 0; run < runs; ++run) {
+        const int first = run * vectors / runs, rows = depth - first_row < kRows ? depth - first_row : kRows;
+        call_rest<kMostAlone>((run + 1) * vectors / runs - first, first * kLanes, [&](auto n_vectors, int column) {
+          constexpr int V = decltype(n_vectors)::value, kMost = V > kMostTogether ? 1 : rows_in_registers(V);
+          in_runs<kMost>(count, [&](auto n_rows, int offset) {
+            constexpr int N = decltype(n_rows)::value;
+            const float* from[N];
+            float* to[N];
+            for (int n = 0; n < N; ++n) {
+              from[n] = values(offset + n) + first_row;
+              to[n] = sums(offset + n) + column;
+            }
+            accumulate<V, N>(weights + int64_t(first_row) * columns + column, columns, rows, from, 1, to);
+          });
+        });
       }
   }
 };
@@ -349,21 +434,22 @@ class Engine final : public Layer {
       : sizes_(sizes),
         big_(big, sizes.hidden, sizes.input, sizes.hidden),
         small_(small, sizes.skims ? sizes.small : 0, sizes.input, sizes.hidden),
+        dense_(small, sizes.skims ? sizes.small : 0, sizes.input, sizes.hidden),
         decision_(decision, sizes.skims ? sizes.input : 0, sizes.skims ? sizes.hidden : 0),
         padded_(big_.panels * kLanes),
         small_offset_(big_.row_size()),
         decision_offset_(big_.row_size() + small_.row_size()) {}
 
   int lanes() const override { return kLanes; }
-  int row_size() const override { return decision_offset_ + kLanes; }
+  int folded_size() const override { return big_.row_size() + cheap_size(); }
 
   void fold(const float* inputs, int64_t count, float* rows) const override {
     for (int64_t first = 0; first < count; first += kBlock) {
       const int n = int(smaller(kBlock, count - first));
       const float* from = inputs + first * sizes_.input;
-      float* to = rows + first * row_size();
-      big_.project(from, sizes_.input, n, to, row_size());
-      project_cheap(from, sizes_.input, n, to + small_offset_, row_size());
+      float* to = rows + first * folded_size();
+      big_.project(from, sizes_.input, n, to, folded_size());
+      project_cheap(from, sizes_.input, n, to + big_.row_size(), folded_size());
     }
   }
 
@@ -379,9 +465,9 @@ class Engine final : public Layer {
               [&](int thread) { forward_tracks(batch, results, tape, team.tracks(thread), team.count(thread)); });
   }
 
-  // In chunks of steps, from the last: first the gates' gradients, each thread its sequences; then what they make of the
-  // weights, each thread its panels; last that of the inputs. A chunk is the same for any number of threads, and so is
-  // the order of each sum.
+  // In chunks of steps, from the last: first the gates' gradients, each thread its sequences; then what they make of
+  // the weights, each thread its panels; last that of the inputs. A chunk is the same for any number of threads, and so
+  // is the order of each sum.
   void backward(const Batch& batch, const Results& results, const Tape& tape,
                 const Gradients& gradients) const override {
     Team team(*this, batch, 7);
@@ -417,7 +503,8 @@ class Engine final : public Layer {
           input.multiply(count, [&](int n) { return chunk.gates + (first + n) * row_size(); },
                          [&](int n) { return to + int64_t(n) * input.padded; });
           for (int n = 0; n < count; ++n)
-            copy(gradients.inputs + chunk.tokens[first + n] * sizes_.input, to + int64_t(n) * input.padded, sizes_.input);
+            copy(gradients.inputs + chunk.tokens[first + n] * sizes_.input, to + int64_t(n) * input.padded,
+                 sizes_.input);
         });
     }
     for (int64_t n = 0; n < batch.sequences; ++n) {
@@ -488,11 +575,16 @@ class Engine final : public Layer {
   static void copy(float* to, const float* from, int count) { memcpy(to, from, count * sizeof(float)); }
   static void clear(float* to, int64_t count) { memset(to, 0, count * sizeof(float)); }
 
-  // Projections for the small cell and the decision, side by side as in a row.
+  // Floats in a row of training's gates: panels of the big cell, of the small cell, one vector for the decision.
+  int row_size() const { return decision_offset_ + kLanes; }
+
+  // Floats of the projections that each token needs: of the small cell and, in a vector, of the decision.
+  int cheap_size() const { return dense_.width + kLanes; }
+
   void project_cheap(const float* from, int64_t stride, int count, float* rows, int64_t row_stride) const {
     if (!sizes_.skims) return;
-    small_.project(from, stride, count, rows, row_stride);
-    for (int n = 0; n < count; ++n) rows[n * row_stride + small_.row_size()] = decision_.project(from + n * stride);
+    dense_.project(from, stride, count, rows, row_stride);
+    for (int n = 0; n < count; ++n) rows[n * row_stride + dense_.width] = decision_.project(from + n * stride);
   }
 
   void write_step(const Batch& batch, const Results& results, int64_t t, const Track& track) const {
@@ -530,10 +622,11 @@ class Engine final : public Layer {
     // A lone sequence projects blocks of tokens ahead: always what is cheap, and with the big cell a block that grows
     // while reading goes on. Several sequences share each pass over the weights instead.
     const bool alone = count == 1 && !batch.table;
-    const int cheap_size = small_.row_size() + kLanes;
-    Buffer ahead(alone ? int64_t(kBlock) * (big_.row_size() + cheap_size) : 0);
+    const int cheap = cheap_size();
+    Buffer ahead(alone ? int64_t(kBlock) * (big_.row_size() + cheap) : 0);
     float* cheap_ahead = ahead.at(0);
-    float* big_ahead = ahead.at(alone ? int64_t(kBlock) * cheap_size : 0);
+    float* big_ahead = ahead.at(alone ? int64_t(kBlock) * cheap : 0);
+    Buffer small_sums(int64_t(count) * cheap);
     int64_t big_begin = 0, big_end = 0;
     int read_in_a_row = 0;
     const int64_t stride = batch.sequences * sizes_.input;
@@ -546,20 +639,24 @@ class Engine final : public Layer {
         const int64_t token = t * batch.sequences + track.sequence;
         const float* row = nullptr;
         if (batch.table) {
-          row = batch.table + batch.words[token] * row_size() + small_offset_;
-          track.projected_big = row - small_offset_;
+          row = batch.table + batch.words[token] * folded_size() + big_.row_size();
+          track.projected_big = row - big_.row_size();
+          if (t + 1 < track.length) {  // The table lies far away: ask for what the next token needs at any rate.
+            const float* next = batch.table + batch.words[token + batch.sequences] * folded_size() + big_.row_size();
+            for (int line = 0; line < cheap; line += 16) __builtin_prefetch(next + line);
+          }
           track.projected_small = row;
         } else {
           track.input = batch.inputs + token * sizes_.input;
           if (alone && sizes_.skims) {
             if (t % kBlock == 0)
-              project_cheap(track.input, stride, int(smaller(kBlock, track.length - t)), cheap_ahead, cheap_size);
-            row = track.projected_small = cheap_ahead + t % kBlock * cheap_size;
+              project_cheap(track.input, stride, int(smaller(kBlock, track.length - t)), cheap_ahead, cheap);
+            row = track.projected_small = cheap_ahead + t % kBlock * cheap;
           }
         }
         bool read = true;
         if (sizes_.skims) {
-          const float projected = row ? row[small_.row_size()] : decision_.project(track.input);
+          const float projected = row ? row[dense_.width] : decision_.project(track.input);
           const float margin = decision_.margin(projected, track.hidden);
           read = margin > batch.threshold;
           results.read[token] = read;
@@ -589,23 +686,32 @@ class Engine final : public Layer {
         });
         for (int n = 0; n < n_readers; ++n) swap_hidden(*readers[n]);
       }
-      if (n_skimmers && small_.panels) {
-        const int units = small_.units;
-        walk(small_, &Track::projected_small, skimmers, n_skimmers, false,
-             [units](int panel, Track& track, Vec (&gates)[4]) {
-               const Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
-               Vec new_hidden, new_cell = cell;
-               Cell::activate(gates);
-               Cell::next(gates, hidden, cell, new_hidden, new_cell);
-               const int count = units - panel * kLanes;
-               store(track.next_hidden + panel * kLanes, select_first(count, new_hidden, hidden));
-               store(track.cell + panel * kLanes, select_first(count, new_cell, cell));
-             });
-        for (int n = 0; n < n_skimmers; ++n)
-          copy(skimmers[n]->hidden, skimmers[n]->next_hidden, small_.panels * kLanes);
-      }
+      if (n_skimmers && dense_.units) skim(skimmers, n_skimmers, small_sums.at(0));
       for (int n = 0; n < active; ++n) write_step(batch, results, t, tracks[n]);
     }
+  }
+
+  // One step of the small cell; `memory` holds cheap_size() floats a track.
+  void skim(Track* const* tracks, int count, float* memory) const {
+    const int stride = cheap_size(), units = dense_.units;
+    auto sums = [=](int n) { return memory + int64_t(n) * stride; };
+    const bool projected = tracks[0]->projected_small;
+    for (int n = 0; n < count; ++n)
+      copy(sums(n), projected ? tracks[n]->projected_small : dense_.bias.at(0), dense_.width);
+    if (!projected) dense_.add_inputs(count, [=](int n) { return tracks[n]->input; }, sums);
+    dense_.add_hiddens(count, [=](int n) { return tracks[n]->hidden; }, sums);
+    for (int n = 0; n < count; ++n)
+      for (int first = 0; first < units; first += kLanes) {
+        float* const hidden_at = tracks[n]->hidden + first;
+        float* const cell_at = tracks[n]->cell + first;
+        const Vec hidden = load(hidden_at), cell = load(cell_at);
+        Vec gates[4], new_hidden, new_cell = cell;
+        for (int slot = 0; slot < 4; ++slot) gates[slot] = load(sums(n) + dense_.starts[slot] + first);
+        Cell::activate(gates);
+        Cell::next(gates, hidden, cell, new_hidden, new_cell);
+        store(hidden_at, select_first(units - first, new_hidden, hidden));
+        store(cell_at, select_first(units - first, new_cell, cell));
+      }
   }
 
   // lerp in the way that is exact at both ends.
@@ -770,7 +876,7 @@ class Engine final : public Layer {
     // One panel's share of a chunk; the last one is the decision's.
     void add(const Chunk& chunk, int panel) const {
       if (panel < panels) return add<4, kGroup>(chunk, panel);
-      if (engine.sizes_.skims) add<1, 2 * kGroup>(chunk, panel);
+      if (engine.sizes_.skims) add<1, rows_in_registers(1)>(chunk, panel);
     }
 
     template <int V, int Most>
@@ -917,6 +1023,7 @@ class Engine final : public Layer {
 
   const Sizes sizes_;
   const PackedCell<Cell> big_, small_;
+  const DenseCell<Cell> dense_;
   const PackedDecision decision_;
   const int padded_, small_offset_, decision_offset_;
 };

@@ -32,7 +32,7 @@ struct Batch {
   int64_t steps;
   int64_t sequences;
   const float* inputs;     // (T, B, E), or null where `table` is given
-  const float* table;      // (V, row_size): rows that `fold` made
+  const float* table;      // (V, folded_size): rows that `fold` made
   const int64_t* words;    // (T, B): rows of the table
   const int64_t* lengths;  // (B), each 1 to T
   const float* hidden;     // (B, D): h_0
@@ -54,7 +54,7 @@ struct Results {
 struct Tape {
   const float* noise;  // (T, B): Gumbel noise of "read" less that of "skim", or null for hard decisions
   float temperature;
-  float* gates;  // (T, B, row_size): gates of the big cell, of the small cell, and the share of "read"
+  float* gates;  // (T, B, (panels of the big cell, of the small cell) x 4 x lanes + lanes): last the share of "read"
   float* cells;  // (T, B, padded D): c_t, or null for a GRU
 };
 
@@ -83,9 +83,9 @@ class Layer {
  public:
   virtual ~Layer() = default;
   virtual int lanes() const = 0;
-  // Floats in a row of gates: (panels of the big cell, of the small cell) x 4 x lanes, and one vector for the decision.
-  virtual int row_size() const = 0;
-  // Project `count` inputs (count, E) with the input weights of both cells and of the decision: (count, row_size).
+  // Floats in a row of `fold`.
+  virtual int folded_size() const = 0;
+  // Project `count` inputs (count, E) with the input weights of both cells and of the decision: (count, folded_size).
   virtual void fold(const float* inputs, int64_t count, float* rows) const = 0;
   virtual void infer(const Batch& batch, const Results& results) const = 0;
   virtual void forward(const Batch& batch, const Results& results, const Tape& tape) const = 0;

@@ -230,7 +230,7 @@ NB_MODULE(_cpu, m) {
   m.def("read_array", &read_array);
   nb::class_<Layer>(m, "Layer")
       .def_prop_ro("lanes", &Layer::lanes)
-      .def_prop_ro("row_size", &Layer::row_size)
+      .def_prop_ro("folded_size", &Layer::folded_size)
       .def(
           "fold",
           [](const Layer& layer, Address inputs, int64_t count, Address rows) {

@@ -9,14 +9,18 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
-constexpr int kGroup = 6;  // Sequences whose sums fit the 32 registers, at four vectors each.
+constexpr int kRegisters = 32;
 #elif defined(__AVX2__)
 constexpr int kLanes = 8;
-constexpr int kGroup = 3;  // The same for 16 registers.
+constexpr int kRegisters = 16;
 #else
 constexpr int kLanes = 4;
-constexpr int kGroup = 3;
+constexpr int kRegisters = 16;
 #endif
+
+// Rows whose sums, of `vectors` each, fit the registers beside a value of each row and a weight.
+constexpr int rows_in_registers(int vectors) { return (kRegisters - 1) / (vectors + 1); }
+constexpr int kGroup = rows_in_registers(4);
 
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(float))));
