@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 from skimrnn.config import parse_config
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
-from skimrnn.files import digest_of, write_text
+from skimrnn.files import digest_of, sha256_of_file, write_text
 from skimrnn.provenance import ANALYSIS_CODE, TRAINING_CODE, code_digest
 
 try:
@@ -78,3 +78,9 @@ def start_option(wildcards, input):
     """A run that goes on with its own steps finds them in its checkpoint."""
     first = CONFIG.first_steps(wildcards.dataset, wildcards.model)
     return f"--start {input.first}" if first and first.model != wildcards.model else ""
+
+
+def digests_of(folder, *patterns):
+    """What tells one content of the files in a folder from another."""
+    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return {path.name: sha256_of_file(path)[:16] for path in files}

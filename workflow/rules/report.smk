@@ -31,6 +31,7 @@ FIGURES = {
         "reading_calibration",
     ],
 }
+DRAWN = [figure for task in CONFIG.tasks for figure in FIGURES[task]]
 
 
 rule tabulate_results:
@@ -38,11 +39,15 @@ rule tabulate_results:
         records=RECORDS,
         speeds=SPEEDS,
     output:
-        expand(
-            "reports/{scale}/{task}.{extension}",
-            scale=SCALE,
-            task=CONFIG.tasks,
-            extension=["md", "csv", "tex"],
+        report(
+            expand(
+                "reports/{scale}/{task}.{extension}",
+                scale=SCALE,
+                task=CONFIG.tasks,
+                extension=["md", "csv", "tex"],
+            ),
+            caption="../report/tables.rst",
+            category="Tables",
         ),
     log:
         f"logs/tabulate_results/{SCALE}.log",
@@ -60,8 +65,16 @@ rule try_claims:
         analyses=ANALYSES,
         speeds=SPEEDS,
     output:
-        claims=f"reports/{SCALE}/claims.md",
-        confidence=f"reports/{SCALE}/confidence.md",
+        claims=report(
+            f"reports/{SCALE}/claims.md",
+            caption="../report/claims.rst",
+            category="Claims",
+        ),
+        confidence=report(
+            f"reports/{SCALE}/confidence.md",
+            caption="../report/confidence.rst",
+            category="Claims",
+        ),
     log:
         f"logs/try_claims/{SCALE}.log",
     params:
@@ -77,11 +90,16 @@ rule draw_figures:
         records=RECORDS,
         analyses=ANALYSES,
     output:
+        report(
+            expand("reports/{scale}/figures/{figure}.svg", scale=SCALE, figure=DRAWN),
+            caption="../report/figures.rst",
+            category="Figures",
+        ),
         expand(
             "reports/{scale}/figures/{figure}.{extension}",
             scale=SCALE,
-            figure=[figure for task in CONFIG.tasks for figure in FIGURES[task]],
-            extension=["svg", "pdf", "png"],
+            figure=DRAWN,
+            extension=["pdf", "png"],
         ),
     log:
         f"logs/draw_figures/{SCALE}.log",
@@ -100,12 +118,22 @@ rule build_page:
         speeds=SPEEDS,
         figures=rules.draw_figures.output,
     output:
-        page=f"reports/{SCALE}/index.html",
+        page=report(
+            f"reports/{SCALE}/index.html",
+            caption="../report/page.rst",
+            category="Page",
+        ),
     log:
         f"logs/build_page/{SCALE}.log",
     params:
         results=lambda wildcards, input: Path(input.records[0]).parents[3],
         figures=lambda wildcards, input: Path(input.figures[0]).parent,
+        # Measured by themselves, when there is time to leave the machine alone; shown where they are there.
+        measured=lambda wildcards, input: digests_of(
+            Path(input.records[0]).parents[3],
+            "benchmark/*.json",
+            f"{SCALE}/datasets.json",
+        ),
         code=REPORTING_CODE,
     shell:
         "python -m skimrnn page --results {params.results} --figures {params.figures} --output {output.page} 2> {log}"
