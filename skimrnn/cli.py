@@ -442,11 +442,10 @@ def page(
     output: Annotated[Path, typer.Option(help="File for the page (HTML).")],
 ) -> None:
     """Make one self-contained HTML page from the records and the figures."""
+    from skimrnn.reporting.evidence import read_evidence
     from skimrnn.reporting.html.page import write_page
-    from skimrnn.reporting.records import read_task_results
 
-    settings = read_config(config)
-    write_page([read_task_results(settings, task, results) for task in settings.tasks], results, figures, output)
+    write_page(read_evidence(read_config(config), results), results, figures, output)
 
 
 @verb

@@ -119,6 +119,23 @@ HOSTILE = ("<script>document.title='owned'</script>", "<br", "/>", '"quoted"', "
 def build_analysis(record: AnyRecord, directions: Sequence[str], question: str | None = None) -> Analysis:
     """An analysis with two texts: one of plain words, whose n-th is read below threshold n/10, and a hostile one."""
     words = [f"word{place}" for place in range(10)]
+    scores = {name: getattr(record.test, name) for name in ("accuracy", "f1", "em") if hasattr(record.test, name)}
+    bin_ = {"low": 0.0, "high": 1.0, "decisions": 9, "reading_gain": 0.1, "reading_gain_error": 0.1}
+    confidence = {
+        **{"tokens": 1900, "skim_rate": 0.5, "histogram": [95] * 20, "mean": 0.9, "entropy": 0.3, "beyond_90": 0.4},
+        "by_example": Packed.pack([0.8, 0.9], "byte"),
+        "calibration": [{**bin_, "answers_changed": 0.2}],
+    }
+    sweep = [
+        {
+            "threshold": threshold,
+            "scores": scores,
+            "skim_rate": threshold,
+            "layer_skim_rates": [threshold] * len(directions),
+            "flop_reduction": {"published_convention": 1 + threshold, "exact_count": 1 + threshold},
+        }
+        for threshold in THRESHOLDS
+    ]
 
     def sample(row: int, tokens: Sequence[str]) -> dict[str, object]:
         p_read = [(place % 10 + 0.5) / 10 for place in range(len(tokens))]
@@ -151,11 +168,17 @@ def build_analysis(record: AnyRecord, directions: Sequence[str], question: str |
             "finished": True,
             "environment": record.training.environment,
             "code_digest": "6f" * 32,
-            "outcomes": {},
+            "outcomes": {name: Packed.pack([score] * 2, "word") for name, score in scores.items()},
             "skim": {
                 "directions": directions,
-                "sweep": {"included": Packed.pack([1], "bit"), "points": [], "outcomes": {}},
-                "confidence": [],
+                "sweep": {
+                    "included": Packed.pack([1, 1], "bit"),
+                    "points": sweep,
+                    "outcomes": {
+                        name: Packed.pack([[score] * 2] * len(sweep), "word") for name, score in scores.items()
+                    },
+                },
+                "confidence": [{"direction": direction, **confidence} for direction in directions],
                 "groups": [],
                 "samples": [sample(3, words), sample(7, HOSTILE)],
             },

@@ -7,9 +7,9 @@ import pytest
 
 from skimrnn.config import Config, read_config
 from skimrnn.files import write_json
+from skimrnn.reporting.evidence import read_evidence
 from skimrnn.reporting.figures import figures_of
 from skimrnn.reporting.html.page import write_page
-from skimrnn.reporting.records import read_task_results
 from skimrnn.training.record import read_record
 from tests.conftest import ROOT
 from tests.reporting.conftest import HOSTILE, build_analysis, build_config, build_record, store_record
@@ -51,10 +51,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stored = store_record(folder / "results", reader)
     analysis = build_analysis(reader, LSTMS, question="Who <b>asks</b>?")
     write_json(stored.with_suffix(".analysis.json"), analysis.model_dump(mode="json"))
-    tasks = [read_task_results(config, task, folder / "results") for task in config.tasks]
-    for kind in [kind for results in tasks for kind in figures_of(results)]:
+    evidence = read_evidence(config, folder / "results")
+    for kind in [kind for results in evidence.results.values() for kind in figures_of(results)]:
         (folder / f"{kind.name}.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>')
-    write_page(tasks, folder / "results", folder, folder / "index.html")
+    write_page(evidence, folder / "results", folder, folder / "index.html")
     return folder / "index.html"
 
 

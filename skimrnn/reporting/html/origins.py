@@ -64,7 +64,7 @@ class Origins:
 
 def file_text(path: Path) -> str:
     """A file of results as the page names it, from the folder `results` on: no folder of this machine."""
-    depth = {"speed.json": 4, "datasets.json": 3, "cpu.json": 3}.get(path.name, 5)
+    depth = {"speed.json": 4, "datasets.json": 3, "cpu.json": 3, "gpu.json": 3}.get(path.name, 5)
     return "/".join(path.parts[-depth:])
 
 

@@ -1,6 +1,5 @@
 """The report as one HTML page that needs nothing else: no network, no other file."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,8 @@ from skimrnn.config import SkimmingConfig
 from skimrnn.data.registry import get_dataset
 from skimrnn.errors import explain_os_errors
 from skimrnn.files import write_text
+from skimrnn.reporting.claims import INTRODUCTION
+from skimrnn.reporting.evidence import Evidence
 from skimrnn.reporting.figures import figures_of
 from skimrnn.reporting.html.cells import CellTable, TableMaker
 from skimrnn.reporting.html.corpora import read_corpora
@@ -18,6 +19,7 @@ from skimrnn.reporting.html.pictures import Picture
 from skimrnn.reporting.html.speed import read_benchmark
 from skimrnn.reporting.html.summary import summarise
 from skimrnn.reporting.html.texts import TRAINED_FOR, TextMaker
+from skimrnn.reporting.html.verdicts import MARKS, score_claims
 from skimrnn.reporting.records import Results, Run
 from skimrnn.reporting.systems import system_titles
 from skimrnn.reporting.table import NOTHING, commit_text
@@ -47,8 +49,8 @@ class Missing:
     seeds: str
 
 
-def write_page(tasks: Sequence[Results], folder: Path, figures: Path, path: Path) -> None:
-    """Write the page to `path`, from the results of each task, read from `folder`; `figures` holds the figures."""
+def write_page(evidence: Evidence, folder: Path, figures: Path, path: Path) -> None:
+    """Write the page to `path`, from what was run, read from `folder`; `figures` holds the figures."""
     environment = Environment(
         loader=PackageLoader("skimrnn.reporting.html"),
         autoescape=True,
@@ -58,6 +60,7 @@ def write_page(tasks: Sequence[Results], folder: Path, figures: Path, path: Path
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     origins, texts = Origins(), TextMaker()
+    tasks = list(evidence.results.values())
     documents = [document_of(results) for results in tasks]
     parts = [
         Task(
@@ -73,17 +76,21 @@ def write_page(tasks: Sequence[Results], folder: Path, figures: Path, path: Path
         )
         for results, document in zip(tasks, documents, strict=True)
     ]
-    libraries = [library for results in tasks for library in texts.libraries(results)]
+    libraries = texts.libraries(evidence)
+    scorecard = score_claims(evidence, folder, origins)
     page = environment.get_template("index.html.j2").render(
-        scale=tasks[0].config.scale,
+        scale=evidence.config.scale,
         warning=documents[0].warning,
         datasets=[(name, get_dataset(name).title) for results in tasks for name in results.config.datasets],
         summary=summarise(tasks),
+        scorecard=scorecard,
+        marks=MARKS,
+        introduction=INTRODUCTION,
         tasks=parts,
         libraries=libraries,
         trained_for=TRAINED_FOR,
         benchmark=read_benchmark(folder / "benchmark" / "cpu.json"),
-        corpora=read_corpora(folder / tasks[0].config.scale / "datasets.json", origins),
+        corpora=read_corpora(folder / evidence.config.scale / "datasets.json", origins),
         missing=[missing for results in tasks for missing in _missing(results)],
         provenance=[
             (dataset, _provenance(run, system_titles(results.config)))

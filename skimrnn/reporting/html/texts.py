@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from itertools import groupby
 
-from skimrnn.analysis.artefact import Analysis, Sample, read_analysis
+from skimrnn.analysis.artefact import Sample
 from skimrnn.data.registry import get_dataset
-from skimrnn.errors import UserError
-from skimrnn.reporting.records import Results
+from skimrnn.reporting.evidence import Evidence
 from skimrnn.reporting.systems import system_titles
 
 TRAINED_FOR = 0.5
@@ -64,17 +63,21 @@ class TextMaker:
     def __init__(self) -> None:
         self.swept: list[dict[str, object]] = []
 
-    def libraries(self, results: Results) -> list[Library]:
+    def libraries(self, evidence: Evidence) -> list[Library]:
         """The texts of each dataset for which a skimming model was analysed: of each model, with its first seed."""
         libraries = []
-        for dataset in results.config.datasets:
+        for dataset in evidence.config.datasets:
+            results = evidence.of(dataset)
+            assert results is not None
             readings, thresholds = [], [TRAINED_FOR]
             for model, title in system_titles(results.config).items():
-                analysis = _first_analysis(results, dataset, model)
+                analyses = [evidence.analyses.get((dataset, model, seed)) for seed in results.config.seeds_of(dataset)]
+                analysis = next((found for found in analyses if found is not None), None)
                 if analysis is not None and analysis.skim is not None and analysis.skim.samples:
                     thresholds = [point.threshold for point in analysis.skim.samples[0].points]
                     texts = [self._text(sample, analysis.skim.directions) for sample in analysis.skim.samples]
-                    readings.append(Reading(f"{title}, seed {analysis.config.seed}", texts))
+                    unfinished = "" if analysis.finished else ", training not finished"
+                    readings.append(Reading(f"{title}, seed {analysis.config.seed}{unfinished}", texts))
             if readings:
                 title, start = get_dataset(dataset).title, _nearest(thresholds)
                 libraries.append(Library(dataset, title, thresholds, start, readings))
@@ -90,17 +93,6 @@ class TextMaker:
         ]
         strips = [strip_path(read) for read in first.read]
         return Text(len(self.swept) - 1, sample, first.answer, words, directions, strips)
-
-
-def _first_analysis(results: Results, dataset: str, model: str) -> Analysis | None:
-    """The analysis of the first seed that has one."""
-    for run in results.of_model(dataset, model):
-        if (path := run.path.with_suffix(".analysis.json")).exists():
-            analysis = read_analysis(path)
-            if analysis.data_digest != run.record.data.digest:
-                raise UserError(f"{path}: about other data than {run.path}: make it again")
-            return analysis
-    return None
 
 
 def _nearest(thresholds: list[float]) -> int:

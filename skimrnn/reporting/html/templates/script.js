@@ -63,26 +63,34 @@
     dialog.querySelector("h2").textContent = origin.title;
     dialog.querySelector(".number").textContent = origin.number;
     dialog.querySelector(".note").textContent = origin.note;
-    dialog.querySelector(".wide").replaceChildren(...(origin.parts.length ? [sourceTable(origin.parts)] : []));
+    dialog.querySelector(".wide").replaceChildren(...(origin.parts.length ? sourceTables(origin.parts) : []));
     dialog.showModal();
   }
 
-  // A column a part, a row a fact; neighbours that say the same share a cell.
-  function sourceTable(parts) {
-    const table = element("table"), head = table.createTHead().insertRow(), body = table.createTBody();
-    head.append(element("td"), ...parts.map((part) => element("th", part.label, { scope: "col" })));
-    const addRow = (name, values) => {
-      const row = body.insertRow();
-      row.append(element("th", name, { scope: "row" }));
-      for (let start = 0, end; start < values.length; start = end) {
-        for (end = start + 1; end < values.length && values[end] === values[start]; end++);
-        row.append(element("td", values[start], { colspan: end - start }));
-      }
-    };
-    if (parts.some((part) => part.value)) addRow("Value", parts.map((part) => part.value));
-    const facts = parts.map((part) => data.sources[part.source]);
-    for (const name of new Set(facts.flatMap(Object.keys))) addRow(name, facts.map((fact) => fact[name] ?? ""));
-    return table;
+  // What all parts say, then, of a few parts a column each, or of many a row each, what differs.
+  function sourceTables(parts) {
+    const facts = parts.map((part) => ({ ...(part.value ? { Value: part.value } : {}), ...data.sources[part.source] }));
+    const names = [...new Set(facts.flatMap(Object.keys))];
+    const differ = names.filter((name) => facts.some((fact) => fact[name] !== facts[0][name]));
+    const shared = element("table"), own = element("table");
+    for (const name of names.filter((name) => !differ.includes(name))) addRow(shared, name, [facts[0][name]]);
+    if (parts.length > 3) {
+      addHead(own, differ);
+      parts.forEach((part, index) => addRow(own, part.label, differ.map((name) => facts[index][name] ?? "")));
+    } else {
+      addHead(own, parts.map((part) => part.label));
+      differ.forEach((name) => addRow(own, name, facts.map((fact) => fact[name] ?? "")));
+    }
+    return parts.length > 1 ? [own, shared] : [shared];
+  }
+
+  function addHead(table, names) {
+    table.createTHead().insertRow().append(element("td"), ...names.map((name) => element("th", name, { scope: "col" })));
+  }
+
+  function addRow(table, name, values) {
+    const row = (table.tBodies[0] ?? table.createTBody()).insertRow();
+    row.append(element("th", name, { scope: "row" }), ...values.map((value) => element("td", value)));
   }
 
   document.addEventListener("click", (event) => {
@@ -95,29 +103,30 @@
     }
   });
 
-  // --- Arrow keys in a table: one number of it takes part in the order of Tab ----------------------------------------
-
-  for (const table of document.querySelectorAll("table")) {
-    const links = [...table.querySelectorAll("[data-origin]")];
-    links.forEach((link, index) => {
-      link.tabIndex = index === 0 ? 0 : -1;
-      link.setAttribute("role", "button");
-      link.setAttribute("aria-haspopup", "dialog");
+  for (const link of document.querySelectorAll("[data-origin]")) {
+    link.setAttribute("role", "button");
+    link.setAttribute("aria-haspopup", "dialog");
+    link.addEventListener("keydown", (event) => {
+      if (event.key === " ") {
+        event.preventDefault();
+        link.click();
+      }
     });
+  }
+
+  // --- Arrow keys in a table of numbers: one of them takes part in the order of Tab ----------------------------------
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    table.querySelectorAll("[data-origin]").forEach((link, index) => { link.tabIndex = index === 0 ? 0 : -1; });
     table.addEventListener("keydown", (event) => {
       const link = event.target.closest("[data-origin]");
       const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
-      if (link && event.key === " ") {
+      const next = link && step && neighbour(link.closest("td"), step);
+      if (next) {
         event.preventDefault();
-        link.click();
-      } else if (link && step) {
-        event.preventDefault();
-        const next = neighbour(link.closest("td"), step);
-        if (next) {
-          link.tabIndex = -1;
-          next.tabIndex = 0;
-          next.focus();
-        }
+        link.tabIndex = -1;
+        next.tabIndex = 0;
+        next.focus();
       }
     });
   }
