@@ -172,11 +172,12 @@ def test_a_word_says_its_probability(page):
 def test_a_number_says_where_it_comes_from_by_the_keyboard_alone(page):
     page.keyboard.press("Tab")
     assert page.locator(":focus").inner_text() == "Skip to the results"
-    page.keyboard.press("Enter")
-    for _ in range(40):
+    while page.locator(":focus").inner_text() != "Classification":
         page.keyboard.press("Tab")
-        if page.locator(":focus").get_attribute("data-origin"):
-            break
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")  # On from the heading.
+    while not page.locator(":focus").get_attribute("data-origin"):
+        page.keyboard.press("Tab")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     number = page.locator(":focus").inner_text()
@@ -191,6 +192,18 @@ def test_a_number_says_where_it_comes_from_by_the_keyboard_alone(page):
         assert fact in text
     page.keyboard.press("Escape")
     assert dialog.count() == 0 and page.locator(":focus").inner_text() == number
+
+
+def test_a_verdict_shows_its_rule_and_its_runs(page):
+    row = page.locator(".claims tr").filter(has_text="A larger gamma skims more.")
+    assert row.locator(".verdict").inner_text() == "– not tested"  # One gamma is run alone.
+    row = page.locator(".claims tr").filter(has_text="keeps or betters the standard LSTM's accuracy")
+    assert "1 of 4 parts tested" in row.inner_text() and "Not run: IMDb" in row.inner_text()
+    row.get_by_role("button").press(" ")
+    text = page.get_by_role("dialog").inner_text()
+    assert "Rule, fixed beforehand: Accuracy of the Skim-LSTMs" in text
+    for run in ("sst/skim-5-0.01/2", "sst/skim-10-0.01/0", "sst/lstm/1"):
+        assert run in text and f"results/paper/{run}.json" in text
 
 
 def test_a_printed_number_says_so(page):

@@ -74,7 +74,7 @@ def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_pat
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Of the processor, not of the clock, which other work on the machine moves on, too.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20
-    assert jobs["train_model"] == jobs["evaluate_model"] == (6 * 5 + 8) * 3
+    assert jobs["train_model"] == jobs["evaluate_model"] == jobs["analyse_model"] == (6 * 5 + 8) * 3
     assert jobs["train_first_steps"] == 3  # One a seed, however many runs start from it.
     assert jobs["fetch_dataset"] == jobs["tokenise_dataset"] == jobs["prepare_dataset"] == 7
     assert set(jobs) > REPORT
@@ -86,7 +86,7 @@ def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_pat
 def test_the_pipeline_ends_in_records_tables_figures_and_a_page(finished: Path) -> None:
     records = sorted(path.relative_to(finished).as_posix() for path in (finished / "results").rglob("*.json"))
     runs = [
-        f"results/test/sst/{model}/0{kind}.json" for model in ("lstm", "skim") for kind in ("", ".analysis", ".timing")
+        f"results/test/sst/{model}/0{kind}.json" for model in ("lstm", "skim") for kind in (".analysis", "", ".timing")
     ]
     assert records == [*runs, "results/test/sst/speed.json"]
     for name in (
@@ -102,6 +102,16 @@ def test_the_pipeline_ends_in_records_tables_figures_and_a_page(finished: Path) 
     record = json.loads((finished / "results/test/sst/skim/0.json").read_text())
     table = (finished / "reports/test/classification.md").read_text()
     assert f"{100 * record['test']['accuracy']:.1f} (1)" in table
+
+
+def test_snakemakes_own_report_shows_tables_figures_and_page(finished: Path) -> None:
+    process = snakemake(finished, *SHORT, "--report", "report.html")
+    assert process.returncode == 0, process.stdout + process.stderr
+    html = (finished / "report.html").read_text()
+    for name in ("classification.csv", "figures/skim_rate.svg", "index.html"):
+        assert f"reports/test/{name}" in html
+    for category, caption in {"Tables": "as tidy CSV", "Figures": "Drawn from the", "Page": "as one page"}.items():
+        assert f'"{category}"' in html and caption in html
 
 
 def test_a_second_run_does_nothing(finished: Path) -> None:
