@@ -9,8 +9,8 @@ from skimrnn.reporting.records import Run
 from skimrnn.training.record import Record, read_timing
 
 STOPPED = {
-    "patience": "no better for as long as patience says",
-    "max_steps": "step limit",
+    "patience": "stopped by patience",
+    "max_steps": "stopped at the limit",
     "unfinished": "not finished",
 }
 
