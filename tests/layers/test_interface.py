@@ -178,9 +178,13 @@ def test_bad_options_are_torchs_errors(skimming, plain, options):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("skimming, plain", PAIRS)
 def test_an_empty_batch_gives_empty_results(skimming, plain, training):
-    ours = skimming(E, D, S, 2, bidirectional=True).train(training)(torch.zeros(T, 0, E))
+    layer = skimming(E, D, S, 2, bidirectional=True).train(training)
+    ours = layer(torch.zeros(T, 0, E))
     theirs = plain(E, D, 2, bidirectional=True)(torch.zeros(T, 0, E))
     assert [t.shape for t in flat(ours)] == [t.shape for t in flat(theirs)]
+    if training:
+        flat(ours)[0].sum().backward()
+        assert all(parameter.grad is not None and not parameter.grad.any() for parameter in layer.parameters())
 
 
 def test_state_dict_has_torchs_names_and_more():

@@ -471,7 +471,8 @@ class Engine final : public Layer {
   void backward(const Batch& batch, const Results& results, const Tape& tape,
                 const Gradients& gradients) const override {
     Team team(*this, batch, 7);
-    const int64_t steps = larger(1, kChunk / batch.sequences), most = steps * batch.sequences;
+    const int64_t steps = larger(1, kChunk / larger(1, batch.sequences)), most = steps * batch.sequences;
+    const int64_t longest = batch.sequences ? batch.lengths[team.order[0]] : 0;
     const Transposed hidden(*this, sizes_.hidden, &PackedCell<Cell>::hidden, decision_.hidden, Cell::hidden_slot);
     const Transposed input(*this, gradients.inputs ? sizes_.input : 0, &PackedCell<Cell>::input, decision_.input,
                            Cell::input_slot);
@@ -480,7 +481,7 @@ class Engine final : public Layer {
     Buffer d_inputs(most * input.padded);
     Chunk chunk{0, 0, 0, gates.at(0), sources.at(0), reinterpret_cast<int64_t*>(tokens.at(0)),
                 reinterpret_cast<int64_t*>(bases.at(0))};
-    for (int64_t end = batch.lengths[team.order[0]]; end > 0; end = chunk.first) {
+    for (int64_t end = longest; end > 0; end = chunk.first) {
       chunk.end = end;
       chunk.first = larger(0, end - steps);
       chunk.count = 0;
