@@ -16,6 +16,9 @@ _FORCE = 1e6
 class ForcedSkimLSTM(SkimLSTM):
     """A Skim-LSTM that takes some decisions from `force` (L, T, B): 1 reads, -1 skims, 0 decides as learned.
 
+    It applies to calls over T tokens alone: BiDAF's contextual layer, which reads the questions first, decides about
+    them as learned.
+
     The decision cell gets one more input, with a weight that outvotes all others, so that the recurrence still runs on
     the kernel in use. The log probabilities of forced tokens say that they are forced.
     """
@@ -43,7 +46,7 @@ class ForcedSkimLSTM(SkimLSTM):
         return copy.train(layer.training)
 
     def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
-        if self.force is None:
+        if self.force is None or self.force.shape[1] != len(inputs):
             return super()._run_direction(inputs, lengths, state, suffix)
         suffixes = [name for layer in range(self.num_layers) for name in self._suffixes(layer)]
         force = self.force[suffixes.index(suffix)].to(inputs)  # (T, B)

@@ -22,6 +22,7 @@ def config() -> Config:
     values["models"] |= {
         "reader": {"architecture": "lstm_att", "hidden_size": 16},
         "skim_reader": {"architecture": "skim_lstm_att", "hidden_size": 16, "small_size": 4, "gamma": 0.1},
+        "skim_bidaf": {"architecture": "skim_bidaf", "hidden_size": 6, "small_size": 3, "gamma": 0.1},
     }
     return parse_config(values, "the test's config")
 
@@ -33,7 +34,7 @@ def untrained(config: Config, dataset: str, model: str, prepared: Prepared, fold
     if settings.task == "classification":
         network = build_classifier(settings, prepared.vectors(), len(prepared.manifest["classes"]))
     else:
-        network = build_reader(settings, prepared.vectors())
+        network = build_reader(settings, prepared.vectors(), prepared.spellings())
         training = {"steps": 1, "best_step": 1, "stopped": "max_steps", "history": []}
         write_json(folder / "training.json", training | {"environment": environment().model_dump()})
     weights = {name: 4 * tensor for name, tensor in network.state_dict().items()}

@@ -58,15 +58,17 @@ def test_a_classifier(config: Config, prepared: Prepared, texts: Path, tmp_path:
         assert sample.tokens == words[sample.row] and sample.points[7].answer == sample.right_answer
 
 
-def test_a_reader(config: Config, squad: Prepared, tmp_path: Path):
-    run, folder = config.run("squad", "skim_reader", 0), untrained(config, "squad", "skim_reader", squad, tmp_path)
+@pytest.mark.parametrize("name", ["skim_reader", "skim_bidaf"])
+def test_a_reader(name: str, config: Config, squad: Prepared, tmp_path: Path):
+    run, folder = config.run("squad", name, 0), untrained(config, "squad", name, squad, tmp_path)
     analysis = analyse(run, squad, None, folder)
     model = load_reader(run, squad, folder)
     scores = answer_questions(model, read_questions(squad, SCORED_SPLIT), read_scoring(squad)).scores
     assert analysis.outcomes["f1"].unpack().mean() == pytest.approx(scores.f1, abs=1e-5)
     assert analysis.outcomes["em"].unpack().mean() == pytest.approx(scores.em, abs=1e-9)
-    assert analysis.skim is not None and analysis.skim.directions == list(scores.layer_skim_rates)
-    assert [c.skim_rate for c in analysis.skim.confidence] == pytest.approx(list(scores.layer_skim_rates.values()))
+    assert analysis.skim is not None and analysis.skim.directions == model.sequences
+    rates = [scores.layer_skim_rates[sequence] for sequence in model.sequences]
+    assert [c.skim_rate for c in analysis.skim.confidence] == pytest.approx(rates)
     check_parts(analysis, scores.tokens, scores.skim_rate)
 
 

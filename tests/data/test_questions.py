@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from skimrnn.config import VectorsConfig
+from skimrnn.cli import app
+from skimrnn.config import BiDAFConfig, LSTMAttConfig, ReaderConfig, SkimBiDAFConfig, SkimLSTMAttConfig, VectorsConfig
 from skimrnn.data.offsets import Token, tokenise_with_offsets
 from skimrnn.data.prepare import Prepared, open_prepared
 from skimrnn.data.questions import (
@@ -23,6 +25,8 @@ from skimrnn.data.squad import align, tokenise_questions
 from skimrnn.data.vectors import write_vectors
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, write_parquet
+from skimrnn.training.reading import answer_questions, build_reader
+from tests.conftest import ROOT
 
 SQUAD = DATASETS["squad"]
 PIECES = [
@@ -205,3 +209,47 @@ def test_a_part_of_the_real_release_aligns(mirror: Path, tmp_path: Path) -> None
     prepared = prepare(tmp_path, table.to_pylist(), table.slice(0, 50).to_pylist())
     counts = prepared.manifest["splits"]["train"]["alignment"]
     assert counts["unusable"] == 0 and counts["exact"] >= 1980
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LSTMAttConfig(architecture="lstm_att", hidden_size=4),
+        SkimLSTMAttConfig(architecture="skim_lstm_att", hidden_size=4, small_size=2, gamma=0.1),
+        BiDAFConfig(architecture="bidaf", hidden_size=4),
+        SkimBiDAFConfig(architecture="skim_bidaf", hidden_size=4, small_size=2, gamma=0.1),
+    ],
+    ids=lambda config: config.architecture,
+)
+def test_awkward_texts_are_answered_by_what_stands_in_them(config: ReaderConfig, tmp_path: Path, seed: int) -> None:
+    contexts = {
+        "empty": "",
+        "space": " \n",
+        "one": "Ann",
+        "long": "Ann met Bob . " * 1250,
+        "right": "\u05e9\u05dc\u05d5\u05dd\u200f \u0645\u0631\u062d\u0628\u0627 Ann",
+        "emoji": "Ann \U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 e\u0301 \U0001f1e9\U0001f1ea.",
+    }
+    rows = [question(name, context, [("Ann", max(0, context.find("Ann")))]) for name, context in contexts.items()]
+    rows.append(question("silent", "Ann", [("Ann", 0)], ""))
+    prepared = prepare(tmp_path, [question(1, "It is Ann.", [("Ann", 6)])], rows)
+    assert prepared.manifest["splits"][SCORED_SPLIT]["alignment"] == {"exact": 5, "widened": 0, "unusable": 2}
+    split = read_questions(prepared, SCORED_SPLIT)
+    assert split.lengths.max() == 5000
+    model = build_reader(config, prepared.vectors(), prepared.spellings())
+    answers = answer_questions(model, split, read_scoring(prepared))
+    for name, context in (contexts | {"silent": "Ann"}).items():
+        answer = answers.predictions[f"q{name}"]
+        assert answer in context and bool(answer) == bool(context.strip())
+
+
+def test_a_malformed_release_ends_the_command_in_one_line(tmp_path: Path) -> None:
+    hub = mirror_of(tmp_path / "hub", [question(1, "Ann", [("Ann", 0)])] * 2)
+    config = (ROOT / "config" / "paper.yaml").read_text().replace("source: hub", f"source: mirror\n  mirror: {hub}")
+    (tmp_path / "config.yaml").write_text(config)
+    arguments = ["fetch", "--config", str(tmp_path / "config.yaml"), "--dataset", "squad"]
+    ended = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "raw")])
+    assert ended.exit_code == 2
+    assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+    assert "two questions have the id 'q1': fetch the file again" in ended.stderr
+    assert not list(tmp_path.glob("raw/*.parquet"))

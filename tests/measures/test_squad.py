@@ -1,6 +1,10 @@
 """EM and F1 as the official evaluation of SQuAD v1.1 defines them; expected values are worked out by hand."""
 
 import random
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -58,3 +62,57 @@ def test_f1_is_symmetric_and_one_exactly_where_the_words_are_the_same(seed: int)
         assert f1(left, right) == pytest.approx(f1(right, left), abs=1e-15)
         same = sorted(normalise(left).split()) == sorted(normalise(right).split()) != []
         assert (f1(left, right) == pytest.approx(1.0, abs=1e-15)) == same
+
+
+def official_scores(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> tuple[float, float]:
+    """F1 and EM in percent, step for step as the official script of SQuAD v1.1 computes them."""
+
+    def normalize_answer(text: str) -> str:
+        text = "".join(character for character in text.lower() if character not in set(string.punctuation))
+        return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+    def f1_score(prediction: str, ground_truth: str) -> float:
+        prediction_tokens, truth_tokens = normalize_answer(prediction).split(), normalize_answer(ground_truth).split()
+        same = sum((Counter(prediction_tokens) & Counter(truth_tokens)).values())
+        if same == 0:
+            return 0
+        precision, recall = 1.0 * same / len(prediction_tokens), 1.0 * same / len(truth_tokens)
+        return (2 * precision * recall) / (precision + recall)
+
+    total_f1 = total_em = 0.0
+    for prediction, truths in zip(predictions, answers, strict=True):
+        total_f1 += max(f1_score(prediction, truth) for truth in truths)
+        total_em += max(normalize_answer(prediction) == normalize_answer(truth) for truth in truths)
+    return 100.0 * total_f1 / len(answers), 100.0 * total_em / len(answers)
+
+
+def test_scores_are_those_of_the_official_script(seed: int) -> None:
+    """On unicode, empty predictions, articles, punctuation, several answers."""
+    chance = random.Random(seed)
+    pieces = [
+        *(
+            "the",
+            "A",
+            "an",
+            "dog",
+            "Dog",
+            "cat.",
+            "1,000",
+            "\u00c9cole",
+            "e\u0301cole",
+            "\u05e9\u05dc\u05d5\u05dd",
+            "\U0001f600",
+        ),
+        *("\u201ccat\u201d", "it's", "\u00a0", "\u2003", "-", "\u2013", "\u0130", "\u00df", "\t", "", "!"),
+    ]
+
+    def text() -> str:
+        return chance.choice(" \u00a0").join(chance.choices(pieces, k=chance.randint(0, 5)))
+
+    answers = [[text() for _ in range(chance.randint(1, 5))] for _ in range(2000)]
+    predictions = [chance.choice([text(), "", chance.choice(golds), f"the {golds[0]}."]) for golds in answers]
+    f1_percent, em_percent = official_scores(predictions, answers)
+    scores = score_answers(predictions, answers)
+    assert 100 * scores.f1 == pytest.approx(f1_percent, abs=1e-9)
+    assert 100 * scores.em == pytest.approx(em_percent, abs=1e-9)
+    assert 10 < em_percent < 90
