@@ -32,7 +32,7 @@ _SEED = 0
 _SWEEP_TOKENS = {False: 500_000, True: 200_000}  # Of one pass of a classifier, and of a reader with its four LSTMs.
 _BINS = 20
 _CALIBRATION_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1])
-_FLIPS = 100  # Of each bin and LSTM.
+_FLIPS = {False: 100, True: 40}  # Of each bin and LSTM.
 _SAMPLE_TOKENS = 400  # Of the longest sample text.
 _SAMPLES = 2
 
@@ -116,14 +116,14 @@ def _confidence(subject: Subject, reading: Reading, place: int) -> Confidence:
 
 def _calibration(subject: Subject, reading: Reading, place: int) -> list[CalibrationBin]:
     """Reverse a sample of the decisions of one LSTM, one at a time; the others, after it too, are left to the model."""
-    random = np.random.default_rng([_SEED, place])
+    random, most = np.random.default_rng([_SEED, place]), _FLIPS[isinstance(subject, QuestionSubject)]
     text = np.repeat(np.arange(len(reading.lengths)), reading.lengths)
     bins = np.searchsorted(_CALIBRATION_EDGES, reading.p_read[place], side="right") - 1
     bins = np.where(np.isnan(reading.losses)[text], -1, bins.clip(max=len(_CALIBRATION_EDGES) - 2))
     drawn = []
     for index in range(len(_CALIBRATION_EDGES) - 1):
         inside = np.flatnonzero(bins == index)
-        drawn.append(random.choice(inside, min(_FLIPS, len(inside)), replace=False))
+        drawn.append(random.choice(inside, min(most, len(inside)), replace=False))
     chosen = np.concatenate(drawn)
     rows, was_read = text[chosen], reading.read[place, chosen]
     flips = np.stack([np.full(len(rows), place), chosen - reading.starts[rows], np.where(was_read, -1, 1)], axis=1)

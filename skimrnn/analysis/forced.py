@@ -16,14 +16,13 @@ _FORCE = 1e6
 class ForcedSkimLSTM(SkimLSTM):
     """A Skim-LSTM that takes some decisions from `force` (L, T, B): 1 reads, -1 skims, 0 decides as learned.
 
-    It applies to calls over T tokens alone: BiDAF's contextual layer, which reads the questions first, decides about
-    them as learned.
-
     The decision cell gets one more input, with a weight that outvotes all others, so that the recurrence still runs on
-    the kernel in use. The log probabilities of forced tokens say that they are forced.
+    the kernel in use. The log probabilities of forced tokens say that they are forced. With `texts` (B; their lengths)
+    only sequences of these lengths are forced: BiDAF's contextual layer reads the questions, too.
     """
 
     force: Tensor | None = None
+    texts: Tensor | None = None
 
     @classmethod
     def of(cls, layer: SkimLSTM) -> Self:
@@ -46,7 +45,7 @@ class ForcedSkimLSTM(SkimLSTM):
         return copy.train(layer.training)
 
     def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
-        if self.force is None or self.force.shape[1] != len(inputs):
+        if self.force is None or not (self.texts is None or torch.equal(self.texts, lengths)):
             return super()._run_direction(inputs, lengths, state, suffix)
         suffixes = [name for layer in range(self.num_layers) for name in self._suffixes(layer)]
         force = self.force[suffixes.index(suffix)].to(inputs)  # (T, B)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from skimrnn.analysis.forced import ForcedSkimLSTM
@@ -115,7 +116,7 @@ class Subject(ABC):
             layer.threshold = threshold
         for places in _batches(lengths):
             if flips is not None:
-                self._force(flips[places], int(lengths[places].max()))
+                self._force(flips[places], torch.from_numpy(lengths[places]))
             found, losses[places], answer, decisions = self._answer(rows[places])
             if not answers.shape[1]:
                 answers = np.zeros((len(rows), answer.shape[1]), np.int64)
@@ -128,16 +129,16 @@ class Subject(ABC):
                     span = slice(starts[text], starts[text] + lengths[text])
                     p_read[:, span], read[:, span] = p[:, : lengths[text], place], hard[:, : lengths[text], place]
         for layer in self._layers:
-            layer.force = None
+            layer.force = layer.texts = None
         return Reading(scores, losses, answers, p_read, read, lengths)
 
-    def _force(self, flips: np.ndarray, steps: int) -> None:
-        force = torch.zeros(len(self.directions), steps, len(flips))
+    def _force(self, flips: np.ndarray, lengths: Tensor) -> None:
+        force = torch.zeros(len(self.directions), int(lengths.max()), len(flips))
         which, token, way = torch.from_numpy(flips).unbind(1)
         force[which, token, torch.arange(len(flips))] = way.float()
         counts = [layer.num_layers * (2 if layer.bidirectional else 1) for layer in self._layers]
         for layer, part in zip(self._layers, force.split(counts), strict=True):
-            layer.force = part
+            layer.force, layer.texts = part, lengths
 
     def _take(self, model: Classifier | ClozeReader | Reader) -> None:
         """Keep `model`, with layers whose decisions can be reversed in the place of its skimming layers."""

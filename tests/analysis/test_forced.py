@@ -54,3 +54,16 @@ def test_each_token_of_each_sequence_is_read_or_skimmed_as_told(seed: int):
         _, _, decisions = forced(packed, return_decisions=True)
     real = torch.arange(7)[:, None] < lengths
     assert torch.equal(decisions.read, (forced.force > 0) & real)
+
+
+def test_sequences_of_other_lengths_are_left_to_the_model(seed: int):
+    layer = SkimLSTM(5, 8, 3).eval()
+    forced = ForcedSkimLSTM.of(layer)
+    forced.force, forced.texts = torch.ones(1, 7, 2), torch.tensor([7, 4])
+    for lengths in ([7, 4], [7, 5], [3, 2]):
+        inputs = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(max(lengths), 2, 5) * 4, torch.tensor(lengths))
+        with torch.no_grad():
+            read = forced(inputs, return_decisions=True)[2].read
+            as_learned = layer(inputs, return_decisions=True)[2].read
+        real = torch.arange(max(lengths))[:, None] < torch.tensor(lengths)
+        assert torch.equal(read[0], real if lengths == [7, 4] else as_learned[0])
