@@ -21,7 +21,6 @@ def config() -> Config:
     values["datasets"]["squad"] = {"batch_size": 16}
     values["models"] |= {
         "reader": {"architecture": "lstm_att", "hidden_size": 16},
-        "skim_bidaf": {"architecture": "skim_bidaf", "hidden_size": 8, "small_size": 4, "gamma": 0.1},
         "skim_reader": {"architecture": "skim_lstm_att", "hidden_size": 16, "small_size": 4, "gamma": 0.1},
         "skim_bidaf": {"architecture": "skim_bidaf", "hidden_size": 6, "small_size": 3, "gamma": 0.1},
     }
