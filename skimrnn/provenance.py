@@ -7,8 +7,12 @@ import platform
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGE = Path(__file__).parent
 _RECORDED_PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "pyarrow")
@@ -65,8 +69,8 @@ ANALYSIS_CODE = (*TRAINING_CODE, "analysis", "measures/flops.py")
 """The parts of the package that decide what the analysis of a run says."""
 
 
-def environment() -> Environment:
-    """Describe the code and the machine of this process."""
+def environment(device: "torch.device | None" = None) -> Environment:
+    """Describe the code and the machine of this process, which computes on `device` (the CPU if none is given)."""
     import torch  # Imported here, with what imports it: the workflow and the reports need none of it.
 
     from skimrnn.kernels import kernel_text
@@ -81,7 +85,7 @@ def environment() -> Environment:
         cpu=_cpu_name(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         threads=torch.get_num_threads(),
-        kernel=kernel_text(),
+        kernel=kernel_text(device or torch.device("cpu")),
     )
 
 

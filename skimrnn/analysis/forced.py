@@ -23,6 +23,7 @@ class ForcedSkimLSTM(SkimLSTM):
 
     force: Tensor | None = None
     texts: Tensor | None = None
+    _takes_models = False  # Each direction has a force of its own.
 
     @classmethod
     def of(cls, layer: SkimLSTM) -> Self:

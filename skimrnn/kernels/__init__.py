@@ -1,13 +1,16 @@
 """One sequence of each recurrent cell: the reference, the fast paths that are held to it, and the choice among them.
 
-The environment variable `SKIMRNN_KERNEL` forces one: `reference` or `cpu` (the compiled extension; what it does not
-cover, such as float64 or another device, still runs on the reference). `SKIMRNN_ISA` forces one of the extension's
-instruction sets.
+On a GPU in float32 it is `triton`, on the CPU in float32 `cpu` (the compiled extension), and `reference` elsewhere. The
+environment variable `SKIMRNN_KERNEL` forces one of them; what that one does not cover still runs on the reference.
+`SKIMRNN_ISA` forces one of the extension's instruction sets, and `TRITON_INTERPRET=1` lets `SKIMRNN_KERNEL=triton` run
+on the CPU, slowly.
 """
 
 import os
 import warnings
+from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from skimrnn.errors import UserError
@@ -27,36 +30,73 @@ __all__ = [
     "DecisionWeights",
     "SkimSequence",
     "State",
+    "kernel_on",
     "kernel_text",
     "lstm",
+    "runs_models_together",
     "skim_gru",
     "skim_lstm",
 ]
 
+_FORCED = os.environ.get("SKIMRNN_KERNEL", "")
+
+
+def _load_gpu() -> ModuleType | None:
+    """The Triton kernels where they are of use: importing Triton takes a while."""
+    wanted, has_gpu = _FORCED == "triton", torch.cuda.is_available()
+    if not wanted and (_FORCED or not has_gpu):
+        return None
+    try:
+        from skimrnn.kernels import gpu
+    except ImportError as error:
+        if wanted:
+            raise UserError(
+                f"SKIMRNN_KERNEL=triton: Triton cannot be imported ({error}): pip install triton"
+            ) from error
+        warnings.warn(f"layers run on the slow path on the GPU: pip install triton ({error})", RuntimeWarning, 3)
+        return None
+    if not has_gpu and not gpu.INTERPRETED:
+        raise UserError("SKIMRNN_KERNEL=triton: there is no GPU here (with TRITON_INTERPRET=1 the CPU will do, slowly)")
+    return gpu
+
 
 def _choose() -> str:
-    forced = os.environ.get("SKIMRNN_KERNEL", "")
-    if forced not in ("", "reference", "cpu"):
-        raise UserError(f"SKIMRNN_KERNEL={forced}: no such kernel (reference, cpu)")
-    if forced == "cpu" and _missing:
+    if _FORCED not in ("", "reference", "cpu", "triton"):
+        raise UserError(f"SKIMRNN_KERNEL={_FORCED}: no such kernel (reference, cpu, triton)")
+    if _FORCED == "cpu" and _missing:
         raise UserError(f"SKIMRNN_KERNEL=cpu: the extension was not built ({_missing}): install again with a compiler")
-    if _missing and not forced:
+    if _missing and not _FORCED:
         warnings.warn(
             "skimrnn was installed without its compiled kernels: its layers run on the slow path "
             "(install again where a C++ compiler is found)",
             RuntimeWarning,
             stacklevel=2,
         )
-    return forced or ("reference" if _missing else "cpu")
+    return _FORCED or ("reference" if _missing else "cpu")
 
 
 KERNEL = _choose()
-"""The kernel in use: `cpu` or `reference`."""
+"""The kernel in use on the CPU: `cpu`, `reference` or, interpreted, `triton`."""
+
+_gpu = _load_gpu()
 
 
-def kernel_text() -> str:
-    """The kernel in use with its instruction set, such as `cpu avx2`."""
-    return f"cpu {cpu.isa()}" if KERNEL == "cpu" else KERNEL
+def kernel_on(device: torch.device) -> str:
+    """The kernel of layers in float32 on a device: `triton`, `cpu` or `reference`."""
+    if device.type == "cuda":
+        return "triton" if _gpu else "reference"
+    return KERNEL
+
+
+def kernel_text(device: torch.device) -> str:
+    """The kernel on a device with its instruction set, such as `cpu avx2`."""
+    kernel = kernel_on(device)
+    return f"cpu {cpu.isa()}" if kernel == "cpu" else kernel
+
+
+def runs_models_together(*tensors: Tensor) -> bool:
+    """Whether the LSTM kernels take these tensors with a leading dimension of models: see `skimrnn.kernels.gpu`."""
+    return kernel_on(tensors[0].device) == "triton" and _gpu is not None and bool(_gpu.covers(*tensors))
 
 
 def skim_lstm(
@@ -71,8 +111,16 @@ def skim_lstm(
     noise: Tensor | None = None,
     temperature: float = 1.0,
 ) -> SkimSequence:
-    """Run a Skim-LSTM on the kernel in use: see `skimrnn.kernels.reference.skim_lstm`."""
-    run = cpu.skim_lstm if KERNEL == "cpu" and cpu.covers(inputs, *state) else reference.skim_lstm
+    """Run a Skim-LSTM on the kernel in use: see `skimrnn.kernels.reference.skim_lstm`.
+
+    Where `runs_models_together`, every tensor may have a leading dimension of models.
+    """
+    run = reference.skim_lstm
+    if runs_models_together(inputs, *state):
+        assert _gpu is not None
+        run = _gpu.skim_lstm
+    elif KERNEL == "cpu" and cpu.covers(inputs, *state):
+        run = cpu.skim_lstm
     return run(inputs, lengths, state, big, small, decision, threshold=threshold, noise=noise, temperature=temperature)
 
 
@@ -95,6 +143,11 @@ def skim_gru(
 
 def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, Tensor]:
     """Run a plain LSTM on the kernel in use: outputs (T, B, D), zero past each sequence's length, and the last h."""
-    run = cpu.lstm if KERNEL == "cpu" and cpu.covers(inputs, *state) else reference.lstm
+    run = reference.lstm
+    if runs_models_together(inputs, *state):
+        assert _gpu is not None
+        run = _gpu.lstm
+    elif KERNEL == "cpu" and cpu.covers(inputs, *state):
+        run = cpu.lstm
     outputs, last = run(inputs, lengths, state, weights)
     return outputs, last[0]

@@ -15,7 +15,8 @@ def padded_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor,
     Outputs (T, B, directions * D), zero past each sequence's length, and the last h of the last layer
     (B, directions * D): those of a packed batch.
     """
-    order = reversal(lengths.to(inputs.device), len(inputs)) if lstm.bidirectional else None
+    lengths = lengths.to(inputs.device)
+    order = reversal(lengths, len(inputs)) if lstm.bidirectional else None
     state = inputs.new_zeros(inputs.shape[1], lstm.hidden_size)
     weights = iter(lstm.all_weights)
     last = state

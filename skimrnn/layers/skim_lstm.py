@@ -27,6 +27,7 @@ class SkimLSTM(SkimmingLayer):
     _name = "LSTM"
     _gates = 4
     _run = staticmethod(kernels.skim_lstm)
+    _takes_models = True
 
     @classmethod
     def from_lstm(cls, lstm: nn.LSTM, small_size: int, *, threshold: float = 0.5) -> Self:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence, State
+from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence, State, runs_models_together
 
 
 class Decisions(NamedTuple):
@@ -39,6 +39,7 @@ class SkimmingLayer(nn.Module):
     _name: ClassVar[str]  # of torch's counterpart
     _gates: ClassVar[int]
     _run: ClassVar[Callable[..., SkimSequence]]  # the kernel
+    _takes_models: ClassVar[bool] = False  # whether there is a kernel for it that runs several models in one launch
 
     temperature: float
 
@@ -169,38 +170,63 @@ class SkimmingLayer(nn.Module):
         for layer in range(self.num_layers):
             if layer > 0:
                 inputs = functional.dropout(inputs, self.dropout, self.training)
-            directions = []
-            for suffix in self._suffixes(layer):
-                first = tuple(s[len(sequences)] for s in state)
-                if suffix.endswith("_reverse"):
-                    order = reversal(lengths, len(inputs))
-                    sequence = self._run_direction(reorder(inputs, order), lengths, first, suffix)
-                    outputs, log_p, read = (
-                        reorder(sequence.outputs, order),
-                        reorder(sequence.log_probabilities, order),
-                        reorder(sequence.read, order),
-                    )
-                    sequence = SkimSequence(outputs, sequence.state, log_p, read)
-                else:
-                    sequence = self._run_direction(inputs, lengths, first, suffix)
-                sequences.append(sequence)
-                directions.append(sequence.outputs)
+            first = [tuple(s[len(sequences) + place] for s in state) for place in range(2 if self.bidirectional else 1)]
+            layer_sequences = self._run_layer(inputs, lengths, first, layer)
+            sequences += layer_sequences
+            directions = [sequence.outputs for sequence in layer_sequences]
             inputs = directions[0] if len(directions) == 1 else torch.cat(directions, dim=2)
         last = tuple(_stack(values) for values in zip(*(s.state for s in sequences), strict=True))
         log_p = _stack([s.log_probabilities for s in sequences])
         return inputs, last, Decisions(log_p, _stack([s.read for s in sequences]), lengths)
 
+    def _run_layer(self, inputs: Tensor, lengths: Tensor, states: list[State], layer: int) -> list[SkimSequence]:
+        """Run one layer in each direction, from the states (B, D) of each: both in one launch where the kernel can."""
+        suffixes = list(self._suffixes(layer))
+        if not self.bidirectional:
+            return [self._run_direction(inputs, lengths, states[0], suffixes[0])]
+        order = reversal(lengths, len(inputs))
+        sides = [inputs, reorder(inputs, order)]
+        if self._takes_models and runs_models_together(inputs):
+            state = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
+            both = self._run_cells(torch.stack(sides), lengths.expand(2, -1), state, *suffixes)
+            forward, backward = (
+                SkimSequence(
+                    both.outputs[side],
+                    tuple(part[side] for part in both.state),
+                    both.log_probabilities[side],
+                    both.read[side],
+                )
+                for side in range(2)
+            )
+        else:
+            forward, backward = (
+                self._run_direction(*side) for side in zip(sides, [lengths] * 2, states, suffixes, strict=True)
+            )
+        outputs, log_p, read = (
+            reorder(values, order) for values in (backward.outputs, backward.log_probabilities, backward.read)
+        )
+        return [forward, SkimSequence(outputs, backward.state, log_p, read)]
+
     def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
+        return self._run_cells(inputs, lengths, state, suffix)
+
+    def _run_cells(self, inputs: Tensor, lengths: Tensor, state: State, *suffixes: str) -> SkimSequence:
+        """Run the cells of one suffix or, with a leading dimension on all tensors, of each."""
         noise = None
         if self.training:
-            noise = -torch.empty(*inputs.shape[:2], 2, dtype=inputs.dtype, device=inputs.device).exponential_().log()
+            noise = -torch.empty(*inputs.shape[:-1], 2, dtype=inputs.dtype, device=inputs.device).exponential_().log()
+
+        def weights(prefix: str) -> list[Tensor]:
+            parts = zip(*(self._weights(prefix, suffix) for suffix in suffixes), strict=True)
+            return [part[0] if len(suffixes) == 1 else torch.stack(part) for part in parts]
+
         return type(self)._run(
             inputs,
             lengths,
             state,
-            CellWeights(*self._weights("", suffix)),
-            CellWeights(*self._weights("small_", suffix)),
-            DecisionWeights(*self._weights("decision_", suffix)),
+            CellWeights(*weights("")),
+            CellWeights(*weights("small_")),
+            DecisionWeights(*weights("decision_")),
             threshold=self.threshold,
             noise=noise,
             temperature=self.temperature,

@@ -107,7 +107,7 @@ class Record(_Closed):
     training: TrainingRecord
     test: Scores
     flop_reduction: FlopReduction
-    kernel: Literal["cpu", "reference"]
+    kernel: Literal["cpu", "reference", "triton"]
 
 
 class QuestionSplitRecord(_Closed):
@@ -169,7 +169,7 @@ class ReadingRecord(_Closed):
     test: ReadingScores
     operations: Operations
     flop_reduction: FlopReduction
-    kernel: Literal["cpu", "reference"]
+    kernel: Literal["cpu", "reference", "triton"]
 
 
 class Timing(_Closed):

@@ -1,0 +1,171 @@
+"""What `test_gpu` runs in a process of its own: the Triton kernels against the float64 reference, and themselves."""
+
+import pytest
+import torch
+from torch import nn
+
+from skimrnn import SkimLSTM, kernels
+from skimrnn.kernels import CellWeights, DecisionWeights, gpu, reference
+from tests.parity.cases import Case, error, make_case, values
+
+DEVICE = "cpu" if gpu.INTERPRETED else "cuda"
+
+# E, D, S, T, B: small, since the interpreter is slow; a broken tile and a full one and more, skipping, no rest.
+SIZES = [(3, 9, 4, 3, 17), (5, 20, 0, 3, 3), (1, 2, 2, 2, 2)]
+
+
+def on_device(case: Case, requires_grad: bool = False) -> Case:
+    """The case in float32, where the kernel runs."""
+    single = case.to(torch.float32)
+    moved = [t.to(DEVICE).requires_grad_(requires_grad) for t in single.leaves()]
+    states = len(single.state)
+    weights = moved[1 + states :]
+    return Case(case.cell, moved[0], single.lengths, tuple(moved[1 : 1 + states]), weights, single.noise.to(DEVICE))
+
+
+@pytest.mark.parametrize("relaxed", [True, False])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_training(sizes: tuple[int, int, int, int, int], relaxed: bool, seed: int) -> None:
+    """Outputs, last states and every gradient, under a random gradient of all results."""
+    case = make_case("lstm", sizes)
+    double, single = case.to(torch.float64, True), on_device(case, True)
+    expected = double.run(reference, **({"noise": double.noise, "temperature": 0.6} if relaxed else {"threshold": 0.4}))
+    actual = single.run(gpu, **({"noise": single.noise, "temperature": 0.6} if relaxed else {"threshold": 0.4}))
+    assert torch.equal(actual.read.cpu(), expected.read)
+    upstream = [torch.randn_like(value) for value in values(expected)]
+    for a, e in zip(values(actual), values(expected), strict=True):
+        assert error(a.cpu(), e) < 1e-5
+    wanted = torch.autograd.grad(values(expected), double.leaves(), upstream)
+    given = torch.autograd.grad(values(actual), single.leaves(), [u.float().to(DEVICE) for u in upstream])
+    largest = torch.stack([w.abs().max() for w in wanted if w.numel()])
+    for index, (a, e) in enumerate(zip(given, wanted, strict=True)):
+        scale = torch.stack([e.abs().max(), 0.1 * largest.max()]) if e.numel() else None
+        assert error(a.cpu(), e, scale) < 1e-5, index
+
+
+def test_hard_decisions_without_a_gradient(seed: int) -> None:
+    """Nothing is kept for a way back then."""
+    case = make_case("lstm", SIZES[0])
+    expected = case.run(reference, threshold=0.45)
+    actual = on_device(case).run(gpu, threshold=0.45)
+    assert torch.equal(actual.read.cpu(), expected.read)
+    assert all(error(a.cpu(), e) < 1e-5 for a, e in zip(values(actual), values(expected), strict=True))
+
+
+def test_reading_all_is_torchs_layer(seed: int) -> None:
+    sizes = SIZES[0]
+    case = on_device(make_case("lstm", sizes))
+    layer = nn.LSTM(sizes[0], sizes[1]).to(DEVICE)
+    layer.load_state_dict(dict(zip(layer.state_dict(), case.weights[:4], strict=True)))
+    packed = nn.utils.rnn.pack_padded_sequence(case.inputs, case.lengths, enforce_sorted=False)
+    with torch.no_grad():
+        output, last = layer(packed, tuple(s[None] for s in case.state))
+    output, _ = nn.utils.rnn.pad_packed_sequence(output)
+    read = case.run(gpu, threshold=0.0)
+    plain, plain_last = gpu.lstm(case.inputs, case.lengths, case.state, CellWeights(*case.weights[:4]))
+    for outputs, state in ((read.outputs, read.state), (plain, plain_last)):
+        assert error(outputs, output) < 1e-5
+        assert all(error(a, e[0]) < 1e-5 for a, e in zip(state, last, strict=True))
+
+
+def test_plain_lstms_differentiate(seed: int) -> None:
+    """Gradients of the plain LSTM are torch's, for two models in one launch."""
+    cases = [on_device(make_case("lstm", (3, 6, 0, 3, 4)), True) for _ in range(2)]
+    upstream = torch.randn(2, 3, 4, 6, device=DEVICE)
+    outputs, _ = gpu.lstm(
+        torch.stack([c.inputs for c in cases]),
+        torch.stack([c.lengths for c in cases]),
+        tuple(torch.stack(s) for s in zip(*(c.state for c in cases), strict=True)),
+        CellWeights(*(torch.stack([c.weights[n] for c in cases]) for n in range(4))),
+    )
+    outputs.backward(upstream)
+    for case, gradient in zip(cases, upstream, strict=True):
+        given = [leaf.grad for leaf in (case.inputs, *case.state, *case.weights[:4])]
+        layer = nn.LSTM(3, 6).to(DEVICE)
+        layer.load_state_dict(dict(zip(layer.state_dict(), case.weights[:4], strict=True)))
+        inputs, state = case.inputs.detach().requires_grad_(), [s.detach().requires_grad_() for s in case.state]
+        output, _ = layer(inputs, tuple(s[None] for s in state))
+        valid = torch.arange(3)[:, None] < case.lengths
+        wanted = torch.autograd.grad(
+            output, [inputs, *state, *layer.parameters()], gradient * valid[..., None].to(DEVICE)
+        )
+        assert all(error(a, e) < 1e-5 for a, e in zip(given, wanted, strict=True))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_skimming_leaves_the_rest_alone(training: bool, seed: int) -> None:
+    sizes = SIZES[0]
+    case = on_device(make_case("lstm", sizes), training)
+    sequence = case.run(gpu, threshold=1.0)
+    assert not sequence.read.any()
+    for before, after in zip(case.state, sequence.state, strict=True):
+        assert torch.equal(before[:, sizes[2] :], after[:, sizes[2] :])
+        assert not torch.equal(before[:, : sizes[2]], after[:, : sizes[2]])
+
+
+def test_models_together_are_models_one_by_one(seed: int) -> None:
+    """To the bit, results and gradients, each model at a temperature of its own."""
+    cases = [on_device(make_case("lstm", (3, 6, 2, 3, 5)), True) for _ in range(3)]
+    temperatures = [0.5, 0.8, 1.0]
+
+    def stack(parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(parts)
+
+    weights = [stack([case.weights[n] for case in cases]) for n in range(12)]
+    together = gpu.skim_lstm(
+        stack([case.inputs for case in cases]),
+        stack([case.lengths for case in cases]),
+        tuple(stack([case.state[n] for case in cases]) for n in range(2)),
+        CellWeights(*weights[:4]),
+        CellWeights(*weights[4:8]),
+        DecisionWeights(*weights[8:]),
+        noise=stack([case.noise for case in cases]),
+        temperature=torch.tensor(temperatures, device=DEVICE),
+    )
+    upstream = [torch.randn_like(value) for value in values(together)]
+    leaves = [leaf for case in cases for leaf in case.leaves()]
+    given = iter(torch.autograd.grad(values(together), leaves, upstream))
+    for number, case in enumerate(cases):
+        alone = case.run(gpu, noise=case.noise, temperature=temperatures[number])
+        assert all(error(t[number], a) < 1e-6 for t, a in zip(values(together), values(alone), strict=True))
+        assert torch.equal(together.read[number], alone.read)
+        wanted = torch.autograd.grad(values(alone), case.leaves(), [u[number] for u in upstream])
+        assert all(error(next(given), gradient) < 1e-6 for gradient in wanted)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_both_directions_of_a_layer_run_in_one_launch(
+    training: bool, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = SkimLSTM(3, 5, 2, bidirectional=True).to(DEVICE).train(training)
+    inputs = nn.utils.rnn.pack_padded_sequence(
+        torch.randn(4, 3, 3).to(DEVICE), torch.tensor([2, 4, 3]), enforce_sorted=False
+    )
+    launches = []
+    launch = gpu._forward
+    monkeypatch.setattr(gpu, "_forward", lambda *arguments: launches.append(1) or launch(*arguments))
+    torch.manual_seed(0)
+    output, last, decisions = layer(inputs, return_decisions=True)
+    assert len(launches) == 1
+    monkeypatch.setattr(kernels, "_gpu", None)
+    monkeypatch.setattr(kernels, "KERNEL", "reference")
+    torch.manual_seed(0)
+    if training and DEVICE == "cuda":
+        return  # The reference draws its noise for one direction after the other, which gives other numbers there.
+    expected, expected_last, expected_decisions = layer(inputs, return_decisions=True)
+    assert error(output.data, expected.data) < 1e-5
+    assert all(error(a, e) < 1e-5 for a, e in zip(last, expected_last, strict=True))
+    assert torch.equal(decisions.read, expected_decisions.read)
+
+
+@pytest.mark.parametrize("relaxed", [True, False])
+def test_opcheck(relaxed: bool, seed: int) -> None:
+    models, steps, batch, hidden, small = 2, 2, 2, 3, 1
+    row = 4 * (hidden + small + 1)
+    shapes = [(models, steps, batch, row), (models, batch, hidden), (models, batch, hidden), (models, row, hidden)]
+    projected, h, c, weights = (torch.randn(shape, device=DEVICE, requires_grad=True) for shape in shapes)
+    lengths = torch.tensor([[1, 2], [2, 2]], device=DEVICE)
+    noise = torch.randn(models, steps, batch, device=DEVICE) if relaxed else None
+    arguments = (projected, lengths, h, c, weights, noise, torch.ones(models, device=DEVICE), small, True, 0.5, True)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.skimrnn.gpu_forward.default, arguments, test_utils=checks)
