@@ -1,6 +1,5 @@
 """The DAG itself: what it plans, what makes it run again, and that its result does not depend on interruptions."""
 
-import importlib.util
 import json
 import os
 import re
@@ -11,19 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.conftest import ROOT, small_config
-
-
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run snakemake in a copy of the project, with the copy's package."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    environment = os.environ | {
-        "PYTHONPATH": str(folder),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+from tests.conftest import ROOT
+from tests.workflow.conftest import SHORT, copy_project, snakemake
 
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
@@ -33,36 +22,6 @@ def planned(folder: Path, *arguments: str) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", process.stdout, re.MULTILINE)}
 
 
-def copy_project(folder: Path) -> Path:
-    """The project's sources, without data and results."""
-    for part in ("Snakefile", "workflow", "profiles", "config", "skimrnn"):
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / part)
-    if (extension := importlib.util.find_spec("skimrnn.kernels._cpu")) and extension.origin:
-        shutil.copy(extension.origin, folder / "skimrnn" / "kernels")
-    # The finder of an editable install would give the installed package; here the copy's own must win.
-    (folder / "sitecustomize.py").write_text(
-        "import sys\n"
-        "sys.meta_path[:] = [f for f in sys.meta_path if 'ScikitBuildRedirecting' not in type(f).__name__]\n"
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which a short pipeline has run."""
-    folder = copy_project(tmp_path_factory.mktemp("project"))
-    config = small_config(max_steps=20, validate_every=10).model_dump(mode="json")
-    (folder / "config" / "short.yaml").write_text(yaml.safe_dump(config))
-    process = snakemake(folder, "--configfile", "config/short.yaml")
-    assert process.returncode == 0, process.stdout + process.stderr
-    return folder
-
-
-SHORT = ("--configfile", "config/short.yaml")
 REPORT = {"tabulate_results", "try_claims", "draw_figures", "build_page"}
 RUN = REPORT | {"train_model", "evaluate_model", "analyse_model", "measure_speed"}
 
