@@ -10,6 +10,7 @@ import typer
 
 from skimrnn.config import VectorsConfig, read_config
 from skimrnn.errors import UserError, machine_failure
+from skimrnn.files import atomic_folder
 
 if TYPE_CHECKING:
     from skimrnn.data.registry import Dataset
@@ -74,7 +75,8 @@ def fetch(
     from skimrnn.data.sources import fetch_dataset
 
     data = read_config(config).data
-    fetch_dataset(get_dataset(dataset), data.source, data.mirror, output)
+    with atomic_folder(output) as folder:
+        fetch_dataset(get_dataset(dataset), data.source, data.mirror, folder)
 
 
 @verb
@@ -90,10 +92,11 @@ def tokenise(
     from skimrnn.data.squad import tokenise_questions
     from skimrnn.data.tokens import tokenise_dataset
 
-    if get_dataset(dataset).task == "question_answering":
-        tokenise_questions(get_dataset(dataset), raw, output, processes)
-    else:
-        tokenise_dataset(get_dataset(dataset), raw, output, read_config(config).data.seed, processes)
+    with atomic_folder(output) as folder:
+        if get_dataset(dataset).task == "question_answering":
+            tokenise_questions(get_dataset(dataset), raw, folder, processes)
+        else:
+            tokenise_dataset(get_dataset(dataset), raw, folder, read_config(config).data.seed, processes)
 
 
 @verb
@@ -136,7 +139,8 @@ def prepare(
     from skimrnn.data.registry import get_dataset
 
     make = prepare_questions if get_dataset(dataset).task == "question_answering" else prepare_dataset
-    make(get_dataset(dataset), tokens, vectors, read_config(config).vectors, output)
+    with atomic_folder(output) as folder:
+        make(get_dataset(dataset), tokens, vectors, read_config(config).vectors, folder)
 
 
 @verb
@@ -315,11 +319,14 @@ def data_stats(
     words: Annotated[Path, typer.Option(help="The words of glove.6B, one a line (.txt, .gz or .xz).")],
     output: Annotated[Path, typer.Option(help="File for the counts (JSON).")],
     report: Annotated[Path, typer.Option(help="Folder for datasets.md, .csv and .tex.")],
+    tokens: Annotated[
+        Path | None, typer.Option(help="Folder of what tokenise wrote, one folder a dataset: SQuAD is counted there.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes to use.")] = 1,
 ) -> None:
     """Count the fetched datasets as the paper's table of datasets does, paper against ours, and print it."""
     from skimrnn.data.registry import DATASETS
-    from skimrnn.data.statistics import count_dataset
+    from skimrnn.data.statistics import count_dataset, count_questions
     from skimrnn.data.vectors import read_words
     from skimrnn.files import write_json
     from skimrnn.reporting.datasets import dataset_markdown, write_dataset_tables
@@ -327,9 +334,15 @@ def data_stats(
     with_vector, seed = read_words(words), read_config(config).data.seed
     counted = []
     for dataset in DATASETS.values():
-        if (raw / dataset.name / "manifest.json").exists():
-            print(f"counting {dataset.name}", file=sys.stderr, flush=True)
-            counted.append(count_dataset(dataset, raw / dataset.name, seed, with_vector, processes))
+        asks = dataset.task == "question_answering"
+        base = tokens if asks else raw
+        if base is None or not (base / dataset.name / "manifest.json").exists():
+            continue
+        print(f"counting {dataset.name}", file=sys.stderr, flush=True)
+        if asks:
+            counted.append(count_questions(dataset, base / dataset.name, with_vector))
+        else:
+            counted.append(count_dataset(dataset, base / dataset.name, seed, with_vector, processes))
     if not counted:
         raise UserError(f"{raw}: no dataset in it: fetch one first")
     write_json(output, [entry.model_dump() for entry in counted])

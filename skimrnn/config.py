@@ -10,7 +10,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skimrnn.data.registry import DATASETS, Task
-from skimrnn.errors import UserError, explain_os_errors
+from skimrnn.errors import UserError
+from skimrnn.files import read_text
 
 
 class _Closed(BaseModel):
@@ -329,8 +330,7 @@ class RunConfig(_Closed):
 
 def read_config(path: Path) -> Config:
     """Read and check a YAML config; any mistake is a `UserError` that names the file and the key."""
-    with explain_os_errors("read", path):
-        text = Path(path).read_text(encoding="utf-8")
+    text = read_text(path)
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,6 +48,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder; when the block succeeds its files move to `folder`, `manifest.json` last.
+
+    A failed block leaves `folder` as it was. Other files in `folder` stay.
+    """
+    folder = Path(folder)
+    with explain_os_errors("write", folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        yield temporary
+        with explain_os_errors("write", folder):
+            folder.mkdir(exist_ok=True)
+            (folder / "manifest.json").unlink(missing_ok=True)  # It must not speak of files that are replaced now.
+            for path in sorted(temporary.iterdir(), key=lambda path: path.name == "manifest.json"):
+                path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
     with atomic_path(path) as temporary:
@@ -63,10 +85,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text; a missing file or another encoding is a `UserError`."""
+    with explain_os_errors("read", path):
+        try:
+            return Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not a UTF-8 text: give another file, or make it again") from error
+
+
 def read_json(path: Path) -> Any:
     """Read one JSON value; a missing or malformed file is a `UserError`."""
-    with explain_os_errors("read", path):
-        text = Path(path).read_text(encoding="utf-8")
+    text = read_text(path)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -119,7 +149,10 @@ def read_parquet(path: Path) -> pa.Table:
             raise UserError(f"cannot read {path}: no such file: run the step that makes it, or copy it there")
         try:
             return pq.read_table(path)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            # What a damaged file raises is an `ArrowException`, or an `OSError` that no system call gave.
             raise UserError(f"{path}: truncated or not a parquet file: delete it and fetch or make it again") from error
 
 

@@ -5,14 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from skimrnn.cli import app
 from skimrnn.data.prepare import Prepared
+from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
-from skimrnn.files import atomic_path, write_bytes, write_text
+from skimrnn.files import atomic_folder, atomic_path, write_bytes, write_parquet, write_text
 from tests.conftest import small_config
 
 
@@ -108,6 +110,61 @@ def test_without_network_the_hub_is_named_and_nothing_is_left(tmp_path: Path) ->
     assert "cannot download SetFit/sst2 from the hub" in message
     assert "check the network, or set data.source to mirror" in message
     assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"test.parquet": b""}, "test.parquet: truncated or not a parquet file: delete it"),
+        ({"manifest.json": b"[]"}, "manifest.json: not a mirror manifest of this version (the whole: "),
+        ({"manifest.json": b'{"SetFit/sst2/train.parquet": {}}'}, "(SetFit/sst2/train.parquet.sha256: Field required)"),
+        ({"manifest.json": b"\xff"}, "manifest.json: not a UTF-8 text"),
+    ],
+)
+def test_a_damaged_mirror_leaves_what_was_fetched_before(
+    damage: dict[str, bytes], message: str, tmp_path: Path
+) -> None:
+    """Nothing of the new files stays, not even of the splits that were read before the fault was met."""
+    mirror, raw = tmp_path / "mirror", tmp_path / "raw"
+    for split in DATASETS["sst"].rows:
+        write_parquet(mirror / f"SetFit/sst2/{split}.parquet", pa.table({"text": ["a film"], "label": [0]}))
+    values = small_config().model_dump(mode="json") | {"data": {"source": "mirror", "mirror": str(mirror)}}
+    write_text(tmp_path / "config.yaml", yaml.safe_dump(values))
+    command = ("fetch", "--config", tmp_path / "config.yaml", "--dataset", "sst", "--output", raw)
+    assert skimrnn(*command).returncode == 0
+    before = {path.name: path.read_bytes() for path in raw.iterdir()}
+    assert len(before) == 4
+    write_parquet(mirror / "SetFit/sst2/train.parquet", pa.table({"text": ["another film"], "label": [0]}))
+    for name, content in damage.items():
+        write_bytes(mirror / (name if name == "manifest.json" else f"SetFit/sst2/{name}"), content)
+    assert message in error_of(skimrnn(*command))
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "mirror", "raw"]
+
+
+def test_a_folder_is_written_whole_and_other_files_in_it_stay(tmp_path: Path) -> None:
+    write_text(tmp_path / "data" / "notes.txt", "mine")
+    write_text(tmp_path / "data" / "manifest.json", "old")
+    with pytest.raises(KeyError), atomic_folder(tmp_path / "data") as folder:
+        write_text(folder / "manifest.json", "half")
+        raise KeyError
+    assert (tmp_path / "data" / "manifest.json").read_text() == "old"
+    with atomic_folder(tmp_path / "data") as folder:
+        write_text(folder / "manifest.json", "new")
+        write_text(folder / "train.txt", "new")
+        assert (tmp_path / "data" / "manifest.json").read_text() == "old"
+    assert {path.name: path.read_text() for path in (tmp_path / "data").iterdir()} == {
+        "notes.txt": "mine",
+        "manifest.json": "new",
+        "train.txt": "new",
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_config_in_another_encoding_is_one_line(prepared: Prepared, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes("scale: café".encode("utf-16"))
+    command = train_command(tmp_path / "config.yaml", prepared, tmp_path / "run")
+    assert "config.yaml: not a UTF-8 text: give another file" in error_of(skimrnn(*command))
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, RootModel
 
 from skimrnn.data.cloze import checked_cloze, cloze_digest, read_cbtest
 from skimrnn.data.embedded import embedded_cloze, embedded_questions, embedded_split
@@ -14,7 +15,20 @@ from skimrnn.data.registry import Dataset
 from skimrnn.data.schemas import require_columns
 from skimrnn.data.squad import checked_questions, questions_digest
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_parquet, sha256_of_file, write_json, write_parquet
+from skimrnn.files import read_model, read_parquet, sha256_of_file, write_json, write_parquet
+
+
+class MirroredFile(BaseModel):
+    """What the manifest of a mirror says of one file, as far as it matters here."""
+
+    sha256: str
+    complete: bool | None
+    revision: str | None = None
+
+
+class MirrorManifest(RootModel[dict[str, MirroredFile]]):
+    """The manifest of a mirror, by the names of the files."""
+
 
 Read = Callable[[str], pa.Table]
 """Gives one split of a dataset, with at least the dataset's columns."""
@@ -105,10 +119,8 @@ def _mirrored_revision(mirror: Path, dataset: Dataset) -> str | None:
     """The hub's revision that a mirror was made from, where its manifest says so."""
     if not (mirror / "manifest.json").is_file():
         return None
-    revision: str | None = (
-        read_json(mirror / "manifest.json").get(f"{dataset.address}/train.parquet", {}).get("revision")
-    )
-    return revision
+    entry = read_model(mirror / "manifest.json", MirrorManifest).root.get(f"{dataset.address}/train.parquet")
+    return entry.revision if entry else None
 
 
 def hold_against_manifest(mirror: Path, dataset: Dataset, split: str, rows: int) -> None:
@@ -116,14 +128,14 @@ def hold_against_manifest(mirror: Path, dataset: Dataset, split: str, rows: int)
     if not (mirror / "manifest.json").is_file():
         return
     name = f"{dataset.address}/{split}.parquet"
-    entry = read_json(mirror / "manifest.json").get(name)
+    entry = read_model(mirror / "manifest.json", MirrorManifest).root.get(name)
     if entry is None:
         raise UserError(f"{mirror / name}: the mirror's manifest does not list it: make the mirror again")
-    if entry["sha256"] != sha256_of_file(mirror / name):
+    if entry.sha256 != sha256_of_file(mirror / name):
         raise UserError(f"{mirror / name}: its digest is not the manifest's: copy the file again")
-    if entry["complete"] is not None and entry["complete"] != (rows == dataset.rows[split]):
+    if entry.complete is not None and entry.complete != (rows == dataset.rows[split]):
         raise UserError(
-            f"{mirror / name}: the manifest says complete: {str(entry['complete']).lower()}, but it has {rows:,} of "
+            f"{mirror / name}: the manifest says complete: {str(entry.complete).lower()}, but it has {rows:,} of "
             f"the release's {dataset.rows[split]:,} rows: mend the manifest"
         )
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from skimrnn.data.registry import Dataset
 from skimrnn.data.tokens import EMPTY, count_leaks, tokenised_splits
-from skimrnn.files import read_json
+from skimrnn.files import read_json, read_parquet
 
 
 class DatasetStatistics(BaseModel):
@@ -37,7 +37,6 @@ def count_dataset(
 
     Mean lengths are over the texts of all labelled splits, vocabularies over train alone unless they say otherwise.
     """
-    manifest = read_json(raw / "manifest.json")
     labelled = replace(dataset, rows={split: dataset.rows[split] for split in dataset.labelled_splits})
     tables = tokenised_splits(labelled, raw, seed, processes, keep_case=True)
     counts: dict[str, Counter[str]] = {split: Counter() for split in tables}
@@ -46,22 +45,84 @@ def count_dataset(
         for text in table["tokens"].to_pylist():
             counts[split].update(text.split(" "))
         empty += counts[split].pop(EMPTY, 0)
-    cased = counts["train"]
-    whole: Counter[str] = sum(counts.values(), Counter())
-    train, everything = _lowered(cased), _lowered(whole)
+    whole = sum(counts.values(), Counter())
     texts = sum(table.num_rows for table in tables.values())
+    return _statistics(
+        dataset,
+        raw,
+        counts,
+        with_vector,
+        rows={split: table.num_rows for split, table in tables.items()},
+        mean_length={
+            "all tokens": sum(whole.values()) / texts,
+            "without punctuation": sum(n for word, n in whole.items() if _is_word(word)) / texts,
+        },
+        leaks=count_leaks(tables),
+        empty=empty,
+    )
+
+
+def count_questions(dataset: Dataset, tokens: Path, with_vector: Set[str]) -> DatasetStatistics:
+    """Count one dataset of questions that was tokenised into `tokens`, where the texts have kept their case.
+
+    A mean length is that of the contexts, each as often as there are questions about it; the vocabulary is that of
+    contexts and questions, each of which is counted once. Leaks are contexts or questions.
+    """
+    counts: dict[str, Counter[str]] = {}
+    tables, rows = {}, {}
+    lengths = {"all tokens": 0, "without punctuation": 0}
+    for split in dataset.rows:
+        tables[split] = read_parquet(tokens / f"{split}.parquet")
+        contexts = read_parquet(tokens / f"{split}.questions.parquet")["context"].to_pylist()
+        rows[split] = len(contexts)
+        asked = Counter(contexts)
+        counts[split] = Counter()
+        for number, text in enumerate(tables[split].to_pylist()):
+            words = text["tokens"].split(" ")
+            counts[split].update(
+                cased if (cased := text["text"][start:stop]).lower() == word else word
+                for word, start, stop in zip(words, text["starts"], text["stops"], strict=True)
+            )
+            lengths["all tokens"] += asked[number] * len(words)
+            lengths["without punctuation"] += asked[number] * sum(map(_is_word, words))
+    empty = sum(count.pop(EMPTY, 0) for count in counts.values())
+    questions = sum(rows.values())
+    return _statistics(
+        dataset,
+        tokens,
+        counts,
+        with_vector,
+        rows=rows,
+        mean_length={name: total / questions for name, total in lengths.items()},
+        leaks=count_leaks(tables),
+        empty=empty,
+    )
+
+
+def _statistics(
+    dataset: Dataset,
+    folder: Path,
+    counts: dict[str, Counter[str]],
+    with_vector: Set[str],
+    *,
+    rows: dict[str, int],
+    mean_length: dict[str, float],
+    leaks: dict[str, int],
+    empty: int,
+) -> DatasetStatistics:
+    """The counts of a dataset, from those of its words as they are spelled; `folder` has the manifest of the fetch."""
+    manifest = read_json(folder / "manifest.json")
+    cased = counts["train"]
+    train, everything = _lowered(cased), _lowered(sum(counts.values(), Counter()))
     return DatasetStatistics(
         dataset=dataset.name,
         source=manifest["source"],
         revision=manifest["revision"],
         complete=manifest["complete"],
         digests={split: entry["sha256"] for split, entry in manifest["splits"].items()},
-        rows={split: tables[split].num_rows for split in ("train", "validation", "test") if split in tables},
+        rows={split: rows[split] for split in ("train", "validation", "test") if split in rows},
         fetched_rows={split: entry["rows"] for split, entry in manifest["splits"].items()},
-        mean_length={
-            "all tokens": sum(whole.values()) / texts,
-            "without punctuation": sum(n for word, n in whole.items() if _is_word(word)) / texts,
-        },
+        mean_length=mean_length,
         vocabulary={
             "lower-cased": len(train),
             "case kept": len(cased),
@@ -72,7 +133,7 @@ def count_dataset(
             "all splits, lower-cased": len(everything),
             "all splits, with a GloVe vector": len(everything.keys() & with_vector),
         },
-        leaks=count_leaks(tables),
+        leaks=leaks,
         empty=empty,
     )
 

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from skimrnn.data.registry import get_dataset
+from skimrnn.data.registry import DATASETS, Dataset, get_dataset
 from skimrnn.data.statistics import DatasetStatistics
 from skimrnn.files import write_text
 from skimrnn.published import published_value
+
+NOT_AT_HAND = "not at hand"
+"""What stands in place of a count where there was nothing to count."""
 
 _SPLITS = ("train", "validation", "test")
 
@@ -43,11 +46,12 @@ def dataset_markdown(counted: list[DatasetStatistics]) -> str:
     length, length_distance = best_convention(counted, "mean_length")
     parts = [
         "# Datasets: paper and ours",
-        "Each cell is paper | ours; '-': nothing printed. Mean length: tokens of a text over all labelled splits, "
-        f"{length}; vocabulary: distinct words, {vocabulary}: of the conventions below these lie nearest to the "
+        "Each cell is paper | ours; '-': nothing printed; 'not at hand': no copy of the dataset to count. Mean length: "
+        f"tokens of a text over all labelled splits, {length} (of a question, those of its context); vocabulary: "
+        f"distinct words of train, {vocabulary}: of the conventions below these lie nearest to the "
         f"paper's figures (mean distance over the complete datasets {_percent(length_distance)} and "
         f"{_percent(distance)}).",
-        _markdown_table(_headings(), [_row(entry, vocabulary, length) for entry in counted]),
+        _markdown_table(_headings(), _rows(counted, vocabulary, length)),
         *(["\n".join(f"- {remark}" for remark in remarks)] if (remarks := dataset_remarks(counted)) else []),
         "## Conventions",
         "Paper, then each count with its distance from the paper's figure. GloVe: the 400,000 words of glove.6B.",
@@ -60,18 +64,28 @@ def _headings() -> list[str]:
     return ["Dataset", *(name.capitalize() for name in _SPLITS), "Mean length", "Vocabulary", "Classes", "Licence"]
 
 
-def _row(entry: DatasetStatistics, vocabulary: str, length: str) -> list[str]:
-    dataset = get_dataset(entry.dataset)
-    splits = [
-        f"{_number(published_value(entry.dataset, '', f'{split}_examples'))} | {_number(entry.rows.get(split))}"
-        for split in _SPLITS
+def _rows(counted: list[DatasetStatistics], vocabulary: str, length: str) -> list[list[str]]:
+    """A row for each dataset that was counted, and for each other one that the paper has."""
+    entries = {entry.dataset: entry for entry in counted}
+    return [
+        _row(dataset, entries.get(name), vocabulary, length)
+        for name, dataset in DATASETS.items()
+        if name in entries or dataset.on_hub
     ]
+
+
+def _row(dataset: Dataset, entry: DatasetStatistics | None, vocabulary: str, length: str) -> list[str]:
+    def cell(metric: str, ours: float | None) -> str:
+        shown = NOT_AT_HAND if entry is None else _number(ours)
+        return f"{_number(published_value(dataset.name, '', metric))} | {shown}"
+
+    classes = "a span of the text" if dataset.task == "question_answering" else str(len(dataset.classes))
     return [
         dataset.title,
-        *splits,
-        f"{_number(_printed(entry, 'mean_length'))} | {_number(entry.mean_length[length])}",
-        f"{_number(_printed(entry, 'vocabulary'))} | {_number(entry.vocabulary[vocabulary])}",
-        "10 candidates" if dataset.cloze else str(len(dataset.classes)),
+        *(cell(f"{split}_examples", entry.rows.get(split) if entry else None) for split in _SPLITS),
+        cell("mean_length", entry.mean_length[length] if entry else None),
+        cell("vocabulary_size", entry.vocabulary[vocabulary] if entry else None),
+        "10 candidates" if dataset.cloze else classes,
         dataset.licence,
     ]
 
@@ -126,7 +140,7 @@ def _csv(counted: list[DatasetStatistics]) -> str:
 def _latex(counted: list[DatasetStatistics]) -> str:
     vocabulary, _ = best_convention(counted, "vocabulary")
     length, _ = best_convention(counted, "mean_length")
-    rows = [_row(entry, vocabulary, length)[:-1] for entry in counted]
+    rows = [row[:-1] for row in _rows(counted, vocabulary, length)]
     table = tabulate(rows, _headings()[:-1], "latex_booktabs", disable_numparse=True).replace("|", "$|$")
     incomplete = [get_dataset(entry.dataset).title for entry in counted if not entry.complete]
     missing = f" Incomplete: {', '.join(incomplete)}." if incomplete else ""

@@ -83,6 +83,15 @@ def test_a_truncated_file_is_named(small_mirror: Path, tmp_path: Path) -> None:
         fetch_from(small_mirror, tmp_path / "raw")
 
 
+def test_a_file_with_a_damaged_middle_is_named(small_mirror: Path, tmp_path: Path) -> None:
+    path = small_mirror / SST.hub_id / "train.parquet"
+    content = bytearray(path.read_bytes())
+    content[20:60] = b"\xff" * 40
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"train\.parquet: truncated or not a parquet file: delete it and fetch"):
+        fetch_from(small_mirror, tmp_path / "raw")
+
+
 def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown dataset 'sst3': choose one of sst, rotten_tomatoes, imdb, ag_news"):
         get_dataset("sst3")
