@@ -11,7 +11,14 @@ rule measure_latency:
     # Nothing else runs beside it.
     threads: workflow.cores
     params:
-        code=code_digest("kernels", "layers", "measures"),
+        code=code_digest(
+            "kernels",
+            "layers",
+            "measures",
+            "models",
+            "data/questions.py",
+            "training/reading.py",
+        ),
     shell:
         "python -m skimrnn bench --output {output.measurements} 2> {log}"
 
