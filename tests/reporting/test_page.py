@@ -8,16 +8,19 @@ import pytest
 from typer.testing import CliRunner
 
 from skimrnn.cli import app
-from skimrnn.config import Config
+from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
 from skimrnn.files import write_json
 from skimrnn.reporting.evidence import read_evidence
 from skimrnn.reporting.figures import FIGURES
 from skimrnn.reporting.html import page
-from skimrnn.reporting.records import read_results
+from skimrnn.reporting.html.summary import summarise
+from skimrnn.reporting.records import read_reading_results, read_results
 from skimrnn.reporting.table import table_rows
 from skimrnn.training.record import Record, read_record
-from tests.reporting.conftest import HOSTILE, build_analysis
+from tests.conftest import ROOT
+from tests.reporting.conftest import HOSTILE, build_analysis, store_record
+from tests.reporting.test_reading_table import reading_record
 
 
 class Elements(HTMLParser):
@@ -158,6 +161,15 @@ def test_text_is_escaped(
     assert evil in elements.text and "lstm <script>" in elements.text and "<b>Who</b>?" in elements.text
     assert " ".join(HOSTILE) in " ".join(elements.text.split())
     assert json.loads(elements.data)["texts"][1]["points"][-1]["answer"] == HOSTILE[0]
+
+
+def test_the_summary_says_what_is_not_finished(tmp_path: Path):
+    config = read_config(ROOT / "config" / "paper.yaml").for_task("question_answering")
+    for seed, stopped in enumerate(("unfinished", "patience")):
+        store_record(tmp_path, reading_record(config, "lstm_att", seed, 0.5 + 0.2 * seed, stopped))
+    (outcome,) = summarise([read_reading_results(config, tmp_path)]).outcomes
+    assert outcome.runs == f"2 of {3 * len(config.models)} (1 not finished)"
+    assert (outcome.standard.ours, outcome.skimming.ours) == ("60.0", "not run")
 
 
 def test_synthetic_corpora_are_announced(make_config: Callable[..., Config], figures: Path, tmp_path: Path):

@@ -47,9 +47,12 @@ def summarise(tasks: Sequence[Results]) -> Summary:
     for results in tasks:
         document = document_of(results)
         for table in document.tables:
-            found.append(len(results.of_dataset(table.dataset)))
+            runs = results.of_dataset(table.dataset)
+            found.append(len(runs))
             planned.append(len(results.config.models) * len(results.config.seeds_of(table.dataset)))
-            outcomes.append(_outcome(table, document.name, f"{found[-1]} of {planned[-1]}"))
+            unfinished = sum(run.record.training.stopped == "unfinished" for run in runs)
+            remark = f" ({unfinished} not finished)" if unfinished else ""
+            outcomes.append(_outcome(table, document.name, f"{found[-1]} of {planned[-1]}{remark}"))
     return Summary(
         sum(found), sum(planned), sum(run == wanted for run, wanted in zip(found, planned, strict=True)), outcomes
     )
