@@ -286,7 +286,11 @@ def _sorted_by_flops(results: Results) -> Figure:
             axes.text(1.5, place, text, va="center", fontsize=8, bbox=box)
             axes.text(101, place, f"{flops:.1f}x", va="center", fontsize=8, clip_on=False)
         axes.text(101, len(found) - 0.3, "Flop-r", va="bottom", fontsize=8, clip_on=False)
-        axes.set_yticks(range(len(found)), [titles[name] for _, name, _ in found])
+        labels = [
+            titles[name] + "\n(not finished)" * any(r.record.training.stopped == "unfinished" for r in runs)
+            for name, runs in ((name, results.of_model(dataset, name)) for _, name, _ in found)
+        ]
+        axes.set_yticks(range(len(found)), labels)
         axes.set(xlabel="F1 (%)", xlim=(0, 100), ylim=(-0.6, max(1, len(found)) - 0.4))
         axes.grid(visible=False, axis="y")
 
