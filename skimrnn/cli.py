@@ -28,6 +28,7 @@ ConfigOption = Annotated[
 DatasetOption = Annotated[str, typer.Option(help="Name of the dataset, such as sst.")]
 ModelOption = Annotated[str, typer.Option(help="Name of the model in the config.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of the run.")]
+DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads (results may differ in rounding between counts).")]
 PreparedOption = Annotated[Path, typer.Option(help="Prepared folder of the dataset.")]
 RunOption = Annotated[Path, typer.Option(help="Folder of the run: weights, history, checkpoint.")]
@@ -154,18 +155,28 @@ def train(
     threads: ThreadsOption = 1,
     start: Annotated[Path | None, typer.Option(help="Weights to start from, for a model with init_from.")] = None,
     until: Annotated[int | None, typer.Option(min=1, help="Stop at this step and keep its weights.")] = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Train one model; a run that was killed goes on from its checkpoint."""
     import torch
 
     from skimrnn.data.prepare import open_prepared
+    from skimrnn.device import pick_device
     from skimrnn.training.progress import ProgressReporter
     from skimrnn.training.train import train as train_run
 
     run = read_config(config).run(dataset, model, seed)
     torch.set_num_threads(threads)
     with ProgressReporter(f"{dataset} {model} {seed}") as reporter:
-        train_run(run, open_prepared(prepared, dataset), output, reporter, start=start, until=until)
+        train_run(
+            run,
+            open_prepared(prepared, dataset),
+            output,
+            reporter,
+            start=start,
+            until=until,
+            device=pick_device(device),
+        )
 
 
 @verb
@@ -181,21 +192,24 @@ def evaluate(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Score a reader as far as it was trained; the record says so.")
     ] = False,
+    device: DeviceOption = "auto",
 ) -> None:
     """Score a trained model on the test split, once (on the development set for SQuAD), and write its record."""
     import torch
 
     from skimrnn.data.prepare import open_prepared
+    from skimrnn.device import pick_device
     from skimrnn.training.record import write_reading_record, write_record
 
     settings = read_config(config).run(dataset, model, seed)
     torch.set_num_threads(threads)
+    data, where = open_prepared(prepared, dataset), pick_device(device)
     if settings.model.task == "question_answering":
-        write_reading_record(settings, open_prepared(prepared, dataset), run, output, unfinished=unfinished)
+        write_reading_record(settings, data, run, output, unfinished=unfinished, device=where)
     elif unfinished:
         raise UserError("only a reader can be scored before it is finished: leave --unfinished out")
     else:
-        write_record(settings, open_prepared(prepared, dataset), run, output)
+        write_record(settings, data, run, output, device=where)
 
 
 @verb
@@ -374,6 +388,20 @@ def bench(
 
 
 @verb
+def bench_gpu(
+    output: Annotated[Path, typer.Option(help="File for the measurements (JSON, with raw samples).")],
+    rounds: Annotated[int, typer.Option(min=5, help="Rounds; each times every function of a setting once.")] = 30,
+) -> None:
+    """Time training on a GPU: a step beside cuDNN's and the reference's, and packs beside one run after another."""
+    from skimrnn.device import pick_device
+    from skimrnn.files import write_json
+    from skimrnn.measures.gpu import measure_gpu
+
+    report = measure_gpu(pick_device("cuda"), rounds, lambda line: print(line, file=sys.stderr, flush=True))
+    write_json(output, report.model_dump(mode="json"))
+
+
+@verb
 def bench_report(
     measurements: Annotated[Path, typer.Option(help="File that bench wrote.")],
     output: Annotated[Path, typer.Option(help="Folder for benchmark.md and the figures.")],
@@ -481,6 +509,25 @@ def plan(
         raise UserError(f"{results / settings.scale}: no record with times beside it: nothing can be estimated yet")
     plans = make_plans(settings, results, measured)
     print(plan_text(plans, leave_one_out(measured), workers or [1, os.cpu_count() or 1, 16, 64]))
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def fleet(context: typer.Context) -> None:
+    """Train all runs that have no record yet, packed, within a time budget (--help lists its options)."""
+    from skimrnn.fleet.__main__ import main
+
+    main(context.args, "python -m skimrnn fleet")
+
+
+@verb
+def config(
+    config: ConfigOption,
+    output: Annotated[Path, typer.Option(help="File for the config (JSON).")],
+) -> None:
+    """Write a config as JSON, for a fleet on a machine without PyYAML."""
+    from skimrnn.files import write_json
+
+    write_json(output, read_config(config).model_dump(mode="json", exclude_defaults=True))
 
 
 @verb

@@ -6,12 +6,11 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skimrnn.data.registry import DATASETS, Task
 from skimrnn.errors import UserError
-from skimrnn.files import read_text
+from skimrnn.files import read_json, read_text
 
 
 class _Closed(BaseModel):
@@ -329,7 +328,11 @@ class RunConfig(_Closed):
 
 
 def read_config(path: Path) -> Config:
-    """Read and check a YAML config; any mistake is a `UserError` that names the file and the key."""
+    """Read and check a config, YAML or JSON (`.json`); any mistake is a `UserError` that names the file and the key."""
+    if Path(path).suffix == ".json":
+        return parse_config(read_json(path), str(path))
+    import yaml  # Imported here: a machine that only trains can do without it.
+
     text = read_text(path)
     try:
         values = yaml.safe_load(text)

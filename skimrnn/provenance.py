@@ -57,6 +57,7 @@ TRAINING_CODE = (
     "data/batches.py",
     "data/prepare.py",
     "data/questions.py",
+    "device.py",
     "kernels",
     "layers",
     "measures/squad.py",

@@ -36,6 +36,11 @@ class Batch(NamedTuple):
         texts = (self.tokens, self.lengths)
         return texts if self.candidates is None else (*texts, self.candidates)
 
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; the lengths stay on the CPU, where layers want them."""
+        candidates = None if self.candidates is None else self.candidates.to(device)
+        return Batch(self.tokens.to(device), self.lengths, self.labels.to(device), candidates)
+
 
 def collate(split: Split, rows: np.ndarray) -> Batch:
     """Pad the texts of `rows` (B) to one batch."""

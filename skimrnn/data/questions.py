@@ -78,6 +78,10 @@ class Padded(NamedTuple):
     spellings: Tensor  # (B, T), int64
     lengths: Tensor  # (B), int64
 
+    def to(self, device: torch.device) -> "Padded":
+        """The texts on a device; the lengths stay on the CPU, where layers want them."""
+        return Padded(self.tokens.to(device), self.spellings.to(device), self.lengths)
+
 
 class QuestionBatch(NamedTuple):
     """Questions with their contexts, and the first and last token of each answer (B, each)."""
@@ -86,6 +90,11 @@ class QuestionBatch(NamedTuple):
     contexts: Padded
     first: Tensor
     last: Tensor
+
+    def to(self, device: torch.device) -> "QuestionBatch":
+        """The batch on a device, but for the lengths."""
+        questions, contexts = self.questions.to(device), self.contexts.to(device)
+        return QuestionBatch(questions, contexts, self.first.to(device), self.last.to(device))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ on the CPU, slowly.
 
 import os
 import warnings
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -109,13 +110,14 @@ def skim_lstm(
     *,
     threshold: float = 0.5,
     noise: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
 ) -> SkimSequence:
     """Run a Skim-LSTM on the kernel in use: see `skimrnn.kernels.reference.skim_lstm`.
 
-    Where `runs_models_together`, every tensor may have a leading dimension of models.
+    Where `runs_models_together`, every tensor may have a leading dimension of models, and the temperature be a tensor
+    with one number for each.
     """
-    run = reference.skim_lstm
+    run: Callable[..., SkimSequence] = reference.skim_lstm
     if runs_models_together(inputs, *state):
         assert _gpu is not None
         run = _gpu.skim_lstm

@@ -212,9 +212,7 @@ class SkimmingLayer(nn.Module):
 
     def _run_cells(self, inputs: Tensor, lengths: Tensor, state: State, *suffixes: str) -> SkimSequence:
         """Run the cells of one suffix or, with a leading dimension on all tensors, of each."""
-        noise = None
-        if self.training:
-            noise = -torch.empty(*inputs.shape[:-1], 2, dtype=inputs.dtype, device=inputs.device).exponential_().log()
+        noise = gumbel_noise(inputs) if self.training else None
 
         def weights(prefix: str) -> list[Tensor]:
             parts = zip(*(self._weights(prefix, suffix) for suffix in suffixes), strict=True)
@@ -286,6 +284,11 @@ class SkimmingLayer(nn.Module):
             if s.dtype != padded.dtype:
                 raise ValueError(f"RNN state dtype ({s.dtype}) does not match input dtype ({padded.dtype})")
         return state
+
+
+def gumbel_noise(inputs: Tensor) -> Tensor:
+    """Standard Gumbel noise (..., 2) for the decisions about inputs (..., E)."""
+    return -torch.empty(*inputs.shape[:-1], 2, dtype=inputs.dtype, device=inputs.device).exponential_().log()
 
 
 def _stack(values: Sequence[Tensor]) -> Tensor:

@@ -62,7 +62,7 @@ class BiDAF(Reader):
         """Read B contexts, each for its question."""
         question, question_decisions = run_recurrent(self.contextual, self.embed(questions), questions.lengths)
         context, contextual = run_recurrent(self.contextual, self.embed(contexts), contexts.lengths)  # (T, B, 2D)
-        real = torch.arange(len(context))[:, None] < contexts.lengths  # (T, B)
+        real = (torch.arange(len(context))[:, None] < contexts.lengths).to(context.device)  # (T, B)
         attended = self.attend(context, question, real, questions.lengths)  # (T, B, 8D)
         model, modelling = run_recurrent(self.modelling, self.dropout(attended), contexts.lengths)  # (T, B, 2D)
         start = self.start(self.dropout(torch.cat([attended, model], dim=2)))[..., 0]  # (T, B)
@@ -96,7 +96,7 @@ class BiDAF(Reader):
     def attend(self, context: Tensor, question: Tensor, real: Tensor, question_lengths: Tensor) -> Tensor:
         """G (T, B, 8D) from H (T, B, 2D) and U (J, B, 2D): [h ; u~ ; h * u~ ; h * h~], Eqs. 1 to 4."""
         by_text, question = context.transpose(0, 1), question.transpose(0, 1)  # (B, T, 2D), (B, J, 2D)
-        beyond = torch.arange(question.shape[1]) >= question_lengths[:, None]  # (B, J)
+        beyond = (torch.arange(question.shape[1]) >= question_lengths[:, None]).to(question.device)  # (B, J)
         similarity = (by_text * self.match_weight + self.question_weight) @ question.transpose(1, 2)  # (B, T, J)
         similarity = (similarity + self.context_weight(by_text)).masked_fill(beyond[:, None], -math.inf)
         to_question = (similarity.softmax(dim=2) @ question).transpose(0, 1)  # (T, B, 2D)

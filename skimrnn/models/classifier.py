@@ -32,7 +32,12 @@ class Classifier(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Classification:
         """Classify `tokens` (B, T; padded) of `lengths` (B, on the CPU)."""
         state, decisions = last_state(self.layer, self.embedding(tokens.t()), lengths)
-        return Classification(self.output(state), decisions)
+        return Classification(self.answer(state), decisions)
+
+    def answer(self, state: Tensor) -> Tensor:
+        """The logits (B, classes) from the last states (B, D)."""
+        logits: Tensor = self.output(state)
+        return logits
 
 
 def last_state(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Decisions | None]:

@@ -27,6 +27,10 @@ class ClozeReader(nn.Module):
         The logits are (B, C), minus infinity at padding.
         """
         state, decisions = last_state(self.layer, self.embedding(tokens.t()), lengths)
+        return Classification(self.answer(state, candidates), decisions)
+
+    def answer(self, state: Tensor, candidates: Tensor) -> Tensor:
+        """The logits (B, C) of the candidates from the last states (B, D)."""
         vectors = self.embedding(candidates)  # (B, C, E)
         logits = torch.einsum("bce,be->bc", vectors, self.output(state))
-        return Classification(logits.masked_fill(candidates == PADDING, -torch.inf), decisions)
+        return logits.masked_fill(candidates == PADDING, -torch.inf)

@@ -36,7 +36,7 @@ class LSTMAtt(Reader):
         """Read B contexts, each for its question."""
         inputs = self.inputs(questions, contexts)
         outputs, decisions = run_recurrent(self.layer, inputs, contexts.lengths)
-        beyond = torch.arange(len(inputs))[:, None] >= contexts.lengths  # (T, B)
+        beyond = (torch.arange(len(inputs))[:, None] >= contexts.lengths).to(inputs.device)  # (T, B)
         logits = self.output(outputs).masked_fill(beyond[..., None], -math.inf)  # (T, B, 2)
         start, end = logits.permute(2, 1, 0).unbind()
         return SpanLogits(start, end, decisions)
@@ -46,6 +46,6 @@ class LSTMAtt(Reader):
         question = self.dropout(self.embedding(questions.tokens))  # (B, J, E)
         context = self.dropout(self.embedding(contexts.tokens))  # (B, T, E)
         scores = (context * self.match_weight + self.question_weight) @ question.transpose(1, 2)  # (B, T, J)
-        beyond = torch.arange(question.shape[1]) >= questions.lengths[:, None]  # (B, J)
+        beyond = (torch.arange(question.shape[1]) >= questions.lengths[:, None]).to(question.device)  # (B, J)
         summary = scores.masked_fill(beyond[:, None], -math.inf).softmax(dim=2) @ question  # (B, T, E)
         return torch.cat([context, summary, context * summary], dim=2).transpose(0, 1)

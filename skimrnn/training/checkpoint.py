@@ -21,6 +21,8 @@ class Progress:
     best_step: int
     history: list[dict[str, Any]]
     seconds: float
+    loss_sum: float = 0.0
+    """Of the steps since the last validation."""
 
 
 def save_checkpoint(
@@ -42,6 +44,8 @@ def save_checkpoint(
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     tensors |= {f"adam.{name}": tensor for name, tensor in optimizer.state_dict().items()}
     tensors["random"] = torch.get_rng_state()
+    if _on_gpu(model):
+        tensors["random_gpu"] = torch.cuda.get_rng_state()
     write_tensors(path, tensors, {"identity": identity, "progress": json.dumps(vars(progress))})
 
 
@@ -68,6 +72,12 @@ def load_checkpoint(
             average.load_state_dict(groups["average"])
         optimizer.load_state_dict(groups["adam"])
         torch.set_rng_state(tensors["random"])
+        if _on_gpu(model):
+            torch.cuda.set_rng_state(tensors["random_gpu"])
         return groups["best"], Progress(**json.loads(metadata["progress"]))
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a checkpoint of this run: delete it and train again") from error
+
+
+def _on_gpu(model: nn.Module) -> bool:
+    return next(model.parameters()).device.type == "cuda"

@@ -1,34 +1,40 @@
 """Text classification, and the choice among candidates, as a task: the model that a config names, and its loss."""
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from skimrnn.config import LSTMConfig, RunConfig, SkimLSTMConfig
 from skimrnn.data.batches import Batch, collate
 from skimrnn.data.prepare import Prepared
-from skimrnn.layers import SkimLSTM
+from skimrnn.device import CPU
+from skimrnn.layers import Decisions, SkimLSTM
 from skimrnn.models import Classifier, ClozeReader
 from skimrnn.training.evaluate import Scores, evaluate
 from skimrnn.training.task import Task
 
 
-def classification_task(run: RunConfig, prepared: Prepared) -> Task:
-    """The task of a run."""
+def classification_task(run: RunConfig, prepared: Prepared, device: torch.device = CPU) -> Task:
+    """The task of a run on a device."""
     config = run.model
     assert isinstance(config, LSTMConfig | SkimLSTMConfig)
     gamma = config.gamma if isinstance(config, SkimLSTMConfig) else 0.0
     train, validation = prepared.split("train"), prepared.split("validation")
     model = build_classifier(config, prepared.vectors(), len(prepared.manifest["classes"]), cloze=prepared.cloze)
+    model.to(device)
+
+    def batch(rows: np.ndarray) -> Batch:
+        return collate(train, rows).to(device)
 
     def loss(rows: np.ndarray) -> Tensor:
-        return training_loss(model, collate(train, rows), gamma)
+        return training_loss(model, batch(rows), gamma)
 
     def validate(classifier: nn.Module) -> Scores:
         assert isinstance(classifier, Classifier | ClozeReader)
         return evaluate(classifier, validation)
 
-    return Task(model, train, loss, validate, "accuracy")
+    return Task(model, train, loss, validate, "accuracy", batch=batch, gamma=gamma)
 
 
 def build_classifier(
@@ -49,6 +55,11 @@ def build_classifier(
 def training_loss(model: Classifier | ClozeReader, batch: Batch, gamma: float) -> Tensor:
     """Cross-entropy, plus gamma times the mean -log p(skim) where the model skims (L' of the paper)."""
     logits, decisions = model(*batch.inputs)
+    return batch_loss(logits, decisions, batch, gamma)
+
+
+def batch_loss(logits: Tensor, decisions: Decisions | None, batch: Batch, gamma: float) -> Tensor:
+    """The loss of a batch from what a model said of it."""
     loss = functional.cross_entropy(logits, batch.labels)
     if decisions is not None:
         loss = loss + gamma * decisions.skim_loss()

@@ -28,8 +28,9 @@ class Scores(BaseModel):
 def evaluate(model: Classifier | ClozeReader, split: Split) -> Scores:
     """Score `model` on every text of `split`; the loss is the mean cross-entropy of the task alone."""
     model.eval()
+    device = model.output.weight.device
     correct, skimmed, loss = 0.0, 0, 0.0
-    for batch in evaluation_batches(split, _BATCH_SIZE):
+    for batch in (batch.to(device) for batch in evaluation_batches(split, _BATCH_SIZE)):
         logits, decisions = model(*batch.inputs)
         correct += float(credit(logits, batch.labels).sum())
         loss += float(functional.cross_entropy(logits.double(), batch.labels, reduction="sum"))

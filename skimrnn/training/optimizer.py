@@ -25,7 +25,8 @@ class Adam:
         for place in moved:
             if place not in self._state:
                 zeros = torch.zeros_like(self._parameters[place])
-                self._state[place] = {"step": torch.tensor(0.0), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+                steps = torch.zeros((), device=zeros.device)
+                self._state[place] = {"step": steps, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
         states = [self._state[place] for place in moved]
         adam(
             [self._parameters[place] for place in moved],
@@ -60,4 +61,4 @@ class Adam:
             place, _, key = name.partition(".")
             if key != "step" and tensor.shape != self._parameters[int(place)].shape:
                 raise ValueError(f"{name}: {tuple(tensor.shape)} is not the shape of the parameter")
-            self._state.setdefault(int(place), {})[key] = tensor.clone()
+            self._state.setdefault(int(place), {})[key] = tensor.to(self._parameters[int(place)].device, copy=True)

@@ -3,10 +3,10 @@
 import sys
 import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _SECONDS_BETWEEN_LINES = 20.0
 
@@ -22,16 +22,21 @@ class Reporter(Protocol):
 
 
 class ProgressReporter:
-    """Reports to the standard error, as a bar where that is a terminal and as plain lines otherwise."""
+    """Reports to the standard error, as a bar where that is a terminal (and `bar` is set), else as plain lines."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, *, bar: bool = True) -> None:
         self._title = title
         self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._task: TaskID
         self._started = self._last_line = time.monotonic()
         self._first_step: int | None = None
-        if sys.stderr.isatty():
-            self._bar = Progress(
+        if bar and sys.stderr.isatty():
+            # Imported here: a machine that only trains can do without it.
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),

@@ -20,6 +20,7 @@ from skimrnn.data.questions import (
     read_questions,
     read_scoring,
 )
+from skimrnn.device import CPU
 from skimrnn.layers import Decisions, SkimLSTM
 from skimrnn.measures.squad import score_answers
 from skimrnn.models import BiDAF, LSTMAtt, Reader
@@ -55,18 +56,18 @@ class Answers(NamedTuple):
     read: Tensor | None  # (the reader's sequences, total tokens of the questions' contexts), bool
 
 
-def reading_task(run: RunConfig, prepared: Prepared) -> Task:
-    """The task of a run."""
+def reading_task(run: RunConfig, prepared: Prepared, device: torch.device = CPU) -> Task:
+    """The task of a run on a device."""
     config = run.model
     assert isinstance(config, ReaderConfig)
     gamma = config.gamma if isinstance(config, SkimReaderConfig) else 0.0
     ema_decay = config.ema_decay if isinstance(config, BiDAFConfig | SkimBiDAFConfig) else None
     train = read_questions(prepared, "train").usable(run.context_limit)
     validation, scoring = read_questions(prepared, SCORED_SPLIT), read_scoring(prepared)
-    model = build_reader(config, prepared.vectors(), prepared.spellings())
+    model = build_reader(config, prepared.vectors(), prepared.spellings()).to(device)
 
     def loss(rows: np.ndarray) -> Tensor:
-        return reading_loss(model, collate_questions(train, rows), gamma)
+        return reading_loss(model, collate_questions(train, rows).to(device), gamma)
 
     def validate(reader: nn.Module) -> ReadingScores:
         assert isinstance(reader, Reader)
@@ -105,21 +106,23 @@ def reading_loss(model: Reader, batch: QuestionBatch, gamma: float) -> Tensor:
 def answer_questions(model: Reader, split: Questions, scoring: Scoring, keep_decisions: bool = False) -> Answers:
     """Answer every question of the scored split, with hard decisions, contexts of any length, and score the answers."""
     model.eval()
+    device = next(model.parameters()).device
     joint, independent = [""] * len(split), [""] * len(split)
     read_tokens: dict[str, int] = {}
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), split.lengths.cumsum(0)])
     tokens, question_tokens = int(offsets[-1]), int(split.question_lengths.sum())
     kept: Tensor | None = None
     for rows, batch in evaluation_questions(split):
-        logits = model(batch.questions, batch.contexts)
+        on_device = batch.to(device)
+        logits = model(on_device.questions, on_device.contexts)
         for answers, decode in ((joint, decode_jointly), (independent, decode_independently)):
-            first, last = decode(logits.start, logits.end)
+            first, last = decode(logits.start.cpu(), logits.end.cpu())
             for row, a, b in zip(rows.tolist(), first.tolist(), last.tolist(), strict=True):
                 answers[row] = scoring.cut(split, row, a, b)
         _count_read(read_tokens, model.sequences, logits.decisions)
         _count_read(read_tokens, model.question_sequences, logits.question_decisions)
         if keep_decisions and logits.decisions is not None:
-            read = logits.decisions.read
+            read = logits.decisions.read.cpu()
             if kept is None:
                 kept = torch.zeros(len(read), tokens, dtype=torch.bool)
             for place, row in enumerate(rows.tolist()):

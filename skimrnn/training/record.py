@@ -20,9 +20,10 @@ from skimrnn.config import (
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.questions import SCORED_SPLIT, Questions, read_questions, read_scoring
 from skimrnn.data.registry import Alignment
+from skimrnn.device import CPU
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_model, read_tensors, write_json, write_tensors
-from skimrnn.kernels import KERNEL
+from skimrnn.kernels import kernel_on
 from skimrnn.measures.flops import FlopReduction, Operations, flop_reduction, reader_operations
 from skimrnn.models import BiDAF, Classifier, ClozeReader, Reader
 from skimrnn.provenance import Environment
@@ -179,12 +180,12 @@ class Timing(_Closed):
     peak_memory_mib: int
 
 
-def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -> None:
+def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path, *, device: torch.device = CPU) -> None:
     """Score the best weights in `folder` on the test split and write the record to `path`.
 
     The times of training go to `<seed>.timing.json` beside it.
     """
-    scores = evaluate(load_classifier(run, prepared, folder), prepared.split("test"))
+    scores = evaluate(load_classifier(run, prepared, folder).to(device), prepared.split("test"))
     if isinstance(run.model, SkimLSTMConfig):
         reduction = flop_reduction(scores.skim_rate, run.model.hidden_size, run.model.small_size)
     else:
@@ -196,7 +197,7 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path) -
         training=TrainingRecord.model_validate(read_json(folder / "training.json")),
         test=scores,
         flop_reduction=reduction,
-        kernel=KERNEL,
+        kernel=kernel_on(device),
     )
     timing = Timing.model_validate(read_json(folder / "timing.json"))
     write_json(path.with_suffix(".timing.json"), timing.model_dump())
@@ -240,7 +241,13 @@ def _load(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
 
 
 def write_reading_record(
-    run: RunConfig, prepared: Prepared, folder: Path, path: Path, *, unfinished: bool = False
+    run: RunConfig,
+    prepared: Prepared,
+    folder: Path,
+    path: Path,
+    *,
+    unfinished: bool = False,
+    device: torch.device = CPU,
 ) -> None:
     """Answer the development set with the best weights in `folder` and write the record to `path`.
 
@@ -249,7 +256,7 @@ def write_reading_record(
     tokens of the questions' contexts end to end) and `lengths` (N); its metadata name the sequences. With `unfinished`
     the weights are the best so far, from the checkpoint.
     """
-    model = load_reader(run, prepared, folder, unfinished=unfinished)
+    model = load_reader(run, prepared, folder, unfinished=unfinished).to(device)
     split = read_questions(prepared, SCORED_SPLIT)
     answers = answer_questions(model, split, read_scoring(prepared), keep_decisions=True)
     if answers.read is not None:
@@ -268,7 +275,7 @@ def write_reading_record(
         test=answers.scores,
         operations=operations,
         flop_reduction=reduction,
-        kernel=KERNEL,
+        kernel=kernel_on(device),
     )
     timing = Timing.model_validate(read_json(folder / "timing.json"))
     write_json(path.with_suffix(".predictions.json"), answers.predictions)

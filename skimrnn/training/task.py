@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from skimrnn.data.batches import Lengths
+from skimrnn.data.batches import Batch, Lengths
 
 
 @dataclass(frozen=True)
@@ -24,3 +24,7 @@ class Task:
     """The field of the scores by which the best weights are chosen; a larger value is better."""
     ema_decay: float | None = None
     """Where it is set, the weights that are validated and kept are a moving average of those that are trained."""
+    batch: Callable[[np.ndarray], Batch] | None = None
+    """Some rows of the texts as a batch on the task's device, of a classifier (or cloze reader)."""
+    gamma: float = 0.0
+    """The weight of the skim term in the loss."""

@@ -3,8 +3,11 @@
 import math
 import resource
 import time
+from collections.abc import Generator
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -12,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from skimrnn.config import RunConfig, TrainingConfig
 from skimrnn.data.batches import training_rows
 from skimrnn.data.prepare import Prepared
+from skimrnn.device import CPU
 from skimrnn.errors import UserError
 from skimrnn.files import digest_of, read_tensors, sha256_of_file, write_json, write_tensors
 from skimrnn.layers.skimming import SkimmingLayer
@@ -21,11 +25,19 @@ from skimrnn.training.classification import classification_task
 from skimrnn.training.optimizer import Adam
 from skimrnn.training.progress import Reporter
 from skimrnn.training.reading import reading_task
+from skimrnn.training.task import Task
 
 
 def temperature_at(step: int, config: TrainingConfig) -> float:
     """Tau = max(floor, exp(-r step))."""
     return max(config.temperature_floor, math.exp(-config.temperature_decay * step))
+
+
+class Step(NamedTuple):
+    """What a run asks for: the gradient of its task's loss on some rows, in the parameters."""
+
+    task: Task
+    rows: np.ndarray
 
 
 def train(
@@ -36,7 +48,9 @@ def train(
     *,
     start: Path | None = None,
     until: int | None = None,
-) -> None:
+    device: torch.device = CPU,
+    deadline: float = math.inf,
+) -> bool:
     """Train one model and write `weights.safetensors` (the best by validation), `training.json` and `timing.json`.
 
     The run stops when the validation score has not improved for `patience` steps, or at `max_steps`. It saves
@@ -47,7 +61,31 @@ def train(
 
     `start` holds weights of another model, which those of the same name start from. With `until` the run goes no
     further than that step and writes `step-<until>.safetensors`, its weights there; started again without, it goes on.
+    At `deadline` (of `time.monotonic`) it saves a checkpoint and stops. Gives whether it came to its end.
     """
+    steps = training_steps(run, prepared, folder, reporter, start=start, until=until, device=device, deadline=deadline)
+    try:
+        step = next(steps)
+        while True:
+            loss = step.task.loss(step.rows)
+            loss.backward()
+            step = steps.send(loss.detach())
+    except StopIteration as end:
+        return bool(end.value)
+
+
+def training_steps(
+    run: RunConfig,
+    prepared: Prepared,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    start: Path | None = None,
+    until: int | None = None,
+    device: torch.device = CPU,
+    deadline: float = math.inf,
+) -> Generator[Step, Tensor, bool]:
+    """What `train` does, apart from losses and gradients: each step is asked for and answered by its loss."""
     started = time.monotonic()
     config = run.training
     start_digest = [sha256_of_file(start)] if start else []
@@ -56,7 +94,7 @@ def train(
     )
     checkpoint = folder / "checkpoint.safetensors"
     torch.manual_seed(run.seed)
-    task = (reading_task if run.model.task == "question_answering" else classification_task)(run, prepared)
+    task = (reading_task if run.model.task == "question_answering" else classification_task)(run, prepared, device)
     model = task.model
     if start:
         _start_from(model, start)
@@ -83,16 +121,21 @@ def train(
     history, best_step = progress.history, progress.best_step
     batches_per_epoch = math.ceil(len(task.texts) / run.batch_size)
     epoch_rows = training_rows(task.texts, run.batch_size, run.seed, progress.step // batches_per_epoch)
-    loss_sum, step, status = 0.0, progress.step, ""
+    loss_sum, step, status = progress.loss_sum, progress.step, ""
     while not _finished(step, best_step, config) and step != until:
+        if time.monotonic() >= deadline:
+            seconds = progress.seconds + time.monotonic() - started
+            progress_now = Progress(step, best_step, history, seconds, loss_sum)
+            save_checkpoint(checkpoint, identity, model, average, optimizer, best, progress_now)
+            reporter.message(f"stops for the time at step {step}: start it again to go on")
+            return False
         if step % batches_per_epoch == 0:
             epoch_rows = training_rows(task.texts, run.batch_size, run.seed, step // batches_per_epoch)
         model.train()
         for layer in skimming:
             layer.temperature = temperature_at(step, config)
-        loss = task.loss(epoch_rows[step % batches_per_epoch])
         optimizer.zero_grad()
-        loss.backward()
+        loss = yield Step(task, epoch_rows[step % batches_per_epoch])
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         step += 1
         if not torch.isfinite(loss) or not torch.isfinite(norm):
@@ -124,7 +167,7 @@ def train(
             seconds = progress.seconds + time.monotonic() - started
             progress_now = Progress(step, best_step, history, seconds)
             save_checkpoint(checkpoint, identity, model, average, optimizer, best, progress_now)
-            _write_course(folder, step, best_step, "unfinished", history, seconds)
+            _write_course(folder, step, best_step, "unfinished", history, seconds, device)
             best_score = _entry(history, best_step)["validation"][task.measure]
             status = f"loss {history[-1]['training_loss']:.3f}  val {score:.1%} (best {best_score:.1%})"
             if skimming:
@@ -134,16 +177,20 @@ def train(
 
     if until is not None:
         write_tensors(folder / f"step-{until}.safetensors", judged.state_dict())
-        return
+        return True
     write_tensors(folder / "weights.safetensors", best)
     seconds = progress.seconds + time.monotonic() - started
-    _write_course(folder, step, best_step, "max_steps" if step == config.max_steps else "patience", history, seconds)
+    stopped = "max_steps" if step == config.max_steps else "patience"
+    _write_course(folder, step, best_step, stopped, history, seconds, device)
+    return True
 
 
-def _write_course(folder: Path, step: int, best_step: int, stopped: str, history: list[dict], seconds: float) -> None:
+def _write_course(
+    folder: Path, step: int, best_step: int, stopped: str, history: list[dict], seconds: float, device: torch.device
+) -> None:
     """Write how training went, so far or in the end, and what it cost."""
     course = {"steps": step, "best_step": best_step, "stopped": stopped, "history": history}
-    write_json(folder / "training.json", {**course, "environment": environment().model_dump()})
+    write_json(folder / "training.json", {**course, "environment": environment(device).model_dump()})
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     write_json(folder / "timing.json", {"wall_seconds": round(seconds, 1), "peak_memory_mib": peak})
 

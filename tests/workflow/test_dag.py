@@ -117,6 +117,27 @@ def test_records_that_are_there_count_as_finished(finished: Path, tmp_path: Path
         assert made[0] == made[1]
 
 
+def test_records_of_a_fleet_count_as_finished(finished: Path, tmp_path: Path) -> None:
+    """Nothing is trained or scored again, and the records are those of the workflow to the byte."""
+    folder = shutil.copytree(finished, tmp_path / "project")
+    for part in ("results", "runs"):
+        shutil.rmtree(folder / part)
+    assert {"train_model", "evaluate_model"} <= set(planned(folder, *SHORT))
+    process = subprocess.run(
+        [sys.executable, "-m", "skimrnn.fleet", "--config", "config/short.yaml", "--device", "cpu"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert not {"train_model", "evaluate_model"} & set(planned(folder, *SHORT))
+    for model in ("lstm", "skim"):
+        record = f"results/test/sst/{model}/0.json"
+        assert (folder / record).read_bytes() == (finished / record).read_bytes()
+
+
 def test_a_mistake_in_the_config_is_one_line(finished: Path) -> None:
     process = snakemake(finished, "-n", *SHORT, "--config", "trainings={}")
     assert process.returncode != 0

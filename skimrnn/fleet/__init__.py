@@ -1,0 +1,1 @@
+"""Training many runs on one machine, packed, within a time budget."""

@@ -1,0 +1,195 @@
+"""A fleet: runs of a config trained from prepared data on one device, which end in the records of the pipeline."""
+
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from skimrnn.config import Config, RunConfig
+from skimrnn.data.prepare import Prepared, open_prepared
+from skimrnn.errors import UserError
+from skimrnn.kernels import runs_models_together
+from skimrnn.training.progress import ProgressReporter
+from skimrnn.training.record import write_reading_record, write_record
+from skimrnn.training.together import Member, shape_of, train_together
+from skimrnn.training.train import train
+
+_TOGETHER = 16
+"""Most runs of one pack: the texts of IMDb then take some 5 GB of a GPU's memory."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie, as the workflow lays them out."""
+
+    prepared: Path  # <dataset>/
+    runs: Path  # <dataset>/<model>/<seed>/
+    results: Path  # <scale>/<dataset>/<model>/<seed>.json
+
+    def folder(self, run: RunConfig) -> Path:
+        """The folder of a run."""
+        return self.runs / run.dataset / run.model_name / str(run.seed)
+
+    def record(self, run: RunConfig) -> Path:
+        """The record of a run."""
+        return self.results / run.scale / run.dataset / run.model_name / f"{run.seed}.json"
+
+    def data(self, run: RunConfig) -> Prepared:
+        """The data of a run."""
+        return open_prepared(self.prepared / run.dataset, run.dataset)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, or the first steps of one that other runs start from."""
+
+    run: RunConfig
+    start: Path | None = None
+    until: int | None = None
+
+    @property
+    def title(self) -> str:
+        """How the job is called in messages."""
+        steps = f" to step {self.until}" if self.until else ""
+        return f"{self.run.dataset} {self.run.model_name} {self.run.seed}{steps}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a fleet ended."""
+
+    recorded: int
+    left: int
+
+
+def missing_runs(
+    config: Config, places: Places, datasets: Iterable[str], models: Iterable[str], seeds: Iterable[int]
+) -> list[RunConfig]:
+    """The runs of a config (of some datasets, models and seeds; all where none is named) that have no record yet."""
+    datasets, models, seeds = list(datasets), list(models), list(seeds)
+    if unknown := [name for name in datasets if name not in config.datasets]:
+        raise UserError(
+            f"unknown dataset {', '.join(unknown)}: the {config.scale} config has {', '.join(config.datasets)}"
+        )
+    if unknown := [name for name in models if name not in config.models]:
+        raise UserError(f"unknown model {', '.join(unknown)}: the {config.scale} config has {', '.join(config.models)}")
+    runs = [
+        config.run(dataset, model, seed)
+        for dataset in datasets or config.datasets
+        for model in config.models_of(dataset)
+        for seed in config.seeds_of(dataset)
+        if (not models or model in models) and (not seeds or seed in seeds)
+    ]
+    return [run for run in runs if not places.record(run).exists()]
+
+
+def run_fleet(
+    config: Config,
+    runs: Sequence[RunConfig],
+    places: Places,
+    device: torch.device,
+    jobs: int = 1,
+    deadline: float = math.inf,
+    report: Callable[[str], None] = print,
+) -> Outcome:
+    """Train runs and write their records, until `deadline` (of `time.monotonic`).
+
+    Runs that can share launches of a kernel train as one batch of models; others one after another or, with `jobs`,
+    in as many processes side by side. What is not finished at the deadline goes on when the fleet is started again.
+    """
+    for run in {run.dataset: run for run in runs}.values():
+        places.data(run)  # Missing data is told before hours of training.
+    first_steps, later = _jobs(config, runs, places)
+    packs, alone = _packs(later, device)
+    for number, pack in enumerate(packs):
+        if time.monotonic() < deadline:
+            report(f"pack {number + 1} of {len(packs)}: {', '.join(job.title for job in pack)}")
+            _train_pack(pack, places, device, deadline)
+    for stage in (first_steps, alone):
+        _work_off(stage, places, device, jobs, deadline)
+    recorded = sum(places.record(run).exists() for run in runs)
+    return Outcome(recorded, len(runs) - recorded)
+
+
+def _jobs(config: Config, runs: Sequence[RunConfig], places: Places) -> tuple[list[Job], list[Job]]:
+    """The first steps that are to be trained before, and the runs themselves."""
+    first_steps: dict[Path, Job] = {}
+    later = []
+    for run in runs:
+        init = getattr(run.model, "init_from", None)
+        start = None
+        if init is not None:
+            source = config.run(run.dataset, init.model, run.seed)
+            start = places.folder(source) / f"step-{init.step}.safetensors"
+            if not start.exists():
+                first_steps[start] = Job(source, until=init.step)
+        later.append(Job(run, start))
+    return list(first_steps.values()), later
+
+
+def _packs(jobs: Sequence[Job], device: torch.device) -> tuple[list[list[Job]], list[Job]]:
+    """What trains together, and what trains alone."""
+    shapes: dict[str, list[Job]] = {}
+    alone = []
+    together = runs_models_together(torch.empty(0, device=device))
+    for job in jobs:
+        shape = shape_of(job.run) if together else None
+        if shape is None:
+            alone.append(job)
+        else:
+            shapes.setdefault(shape, []).append(job)
+    packs = [same[first : first + _TOGETHER] for same in shapes.values() for first in range(0, len(same), _TOGETHER)]
+    return packs, alone
+
+
+def _train_pack(pack: Sequence[Job], places: Places, device: torch.device, deadline: float) -> None:
+    torch.set_num_threads(1)
+    prepared = places.data(pack[0].run)
+    members = [Member(job.run, places.folder(job.run), ProgressReporter(job.title, bar=False)) for job in pack]
+    for member, ended in zip(members, train_together(members, prepared, device, deadline), strict=True):
+        if ended:
+            write_record(member.run, prepared, member.folder, places.record(member.run), device=device)
+
+
+def _work_off(jobs: Sequence[Job], places: Places, device: torch.device, workers: int, deadline: float) -> None:
+    """Do jobs one after another, or in worker processes: a `UserError` is raised when all have had their turn."""
+    failures = []
+    if workers == 1 or len(jobs) < 2:
+        for job in jobs:
+            try:
+                _do(job, places, device, deadline)
+            except UserError as error:
+                failures.append(error)
+    else:
+        # Threads of this process's libraries do not survive a fork, and a GPU cannot be used in a forked process.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+            futures = [pool.submit(_do, job, places, device, deadline) for job in jobs]
+            for future in futures:
+                try:
+                    future.result()
+                except UserError as error:
+                    failures.append(error)
+    if failures:
+        others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise UserError(f"{failures[0]}{others}")
+
+
+def _do(job: Job, places: Places, device: torch.device, deadline: float) -> None:
+    """Train one job, as `train` and `evaluate` of the command line do, unless the time is over."""
+    if time.monotonic() >= deadline:
+        return
+    torch.set_num_threads(1)
+    prepared, folder = places.data(job.run), places.folder(job.run)
+    with ProgressReporter(job.title, bar=False) as reporter:
+        ended = train(
+            job.run, prepared, folder, reporter, start=job.start, until=job.until, device=device, deadline=deadline
+        )
+    if ended and job.until is None:
+        write = write_reading_record if job.run.model.task == "question_answering" else write_record
+        write(job.run, prepared, folder, places.record(job.run), device=device)

@@ -1,0 +1,217 @@
+"""How fast training is on a GPU: a step beside cuDNN's and the reference's, and packs beside one run after another."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from skimrnn.data.batches import Batch
+from skimrnn.kernels import reference, runs_models_together
+from skimrnn.layers import SkimLSTM
+from skimrnn.layers.skimming import gumbel_noise
+from skimrnn.layers.together import last_states_together
+from skimrnn.measures.timing import Timing, time_together
+from skimrnn.models import Classifier
+from skimrnn.provenance import Environment, environment
+from skimrnn.training.classification import batch_loss, training_loss
+from skimrnn.training.optimizer import Adam
+
+WIDTH, HIDDEN, SMALL = 100, 100, 10
+BATCHES, STEPS = (32, 128), (50, 150, 400)
+MODELS = 10
+_VOCABULARY, _CLASSES, _GAMMA = 15_000, 2, 0.02
+
+
+class Closed(BaseModel):
+    """What is written as it is declared here, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measurement(Closed):
+    """One function in one setting; `seconds` hold every sample."""
+
+    benchmark: Literal["step", "pack"]
+    name: str
+    batch: int
+    steps: int
+    models: int
+    seconds: Timing
+
+
+class Target(Closed):
+    """A ratio of medians in one setting, and the bound that it is to keep."""
+
+    name: str
+    batch: int
+    steps: int
+    ratio: float
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the ratio keeps its bound."""
+        return (self.at_most is None or self.ratio <= self.at_most) and (
+            self.at_least is None or self.ratio >= self.at_least
+        )
+
+
+class GPUReport(Closed):
+    """All measurements of one run, and what they say of the targets."""
+
+    environment: Environment
+    measurements: list[Measurement]
+    targets: list[Target]
+
+
+class ReferenceSkimLSTM(SkimLSTM):
+    """A Skim-LSTM on the readable reference, whatever kernel is in use."""
+
+    _run = staticmethod(reference.skim_lstm)
+    _takes_models = False
+
+
+def measure_gpu(
+    device: torch.device,
+    rounds: int,
+    tell: Callable[[str], None],
+    batches: Sequence[int] = BATCHES,
+    steps: Sequence[int] = STEPS,
+    models: int = MODELS,
+) -> GPUReport:
+    """Time training steps of one layer and of packs of classifiers; `tell` hears of each target."""
+    measurements: list[Measurement] = []
+    for batch in batches:
+        for length in steps:
+            functions = _step_functions(device, batch, length)
+            for name, timing in time_together(functions, rounds).items():
+                measurements.append(
+                    Measurement(benchmark="step", name=name, batch=batch, steps=length, models=1, seconds=timing)
+                )
+            if runs_models_together(torch.empty(0, device=device)):
+                for name, timing in time_together(_pack_functions(device, batch, length, models), rounds).items():
+                    measurements.append(
+                        Measurement(
+                            benchmark="pack", name=name, batch=batch, steps=length, models=models, seconds=timing
+                        )
+                    )
+    targets = targets_of(measurements)
+    for target in targets:
+        bound = f"at most {target.at_most}" if target.at_most is not None else f"at least {target.at_least}"
+        verdict = "met" if target.met else "missed"
+        tell(f"B={target.batch} T={target.steps}: {target.name} {target.ratio:.2f} ({bound}: {verdict})")
+    return GPUReport(environment=environment(device), measurements=measurements, targets=targets)
+
+
+def targets_of(measurements: Sequence[Measurement]) -> list[Target]:
+    """The ratios that are aimed at, from the medians of each setting."""
+    medians: dict[tuple[int, int], dict[str, float]] = {}
+    for entry in measurements:
+        medians.setdefault((entry.batch, entry.steps), {})[entry.name] = entry.seconds.median
+    targets = []
+    for (batch, steps), median in medians.items():
+        targets += [
+            Target(
+                name="a step of SkimLSTM over one of nn.LSTM",
+                batch=batch,
+                steps=steps,
+                ratio=median["skim"] / median["torch"],
+                at_most=1.5,
+            ),
+            Target(
+                name="a step of the reference over one of SkimLSTM",
+                batch=batch,
+                steps=steps,
+                ratio=median["reference"] / median["skim"],
+                at_least=10.0,
+            ),
+        ]
+        if "packed" in median:
+            targets.append(
+                Target(
+                    name="runs an hour packed over one after another",
+                    batch=batch,
+                    steps=steps,
+                    ratio=median["one after another"] / median["packed"],
+                    at_least=5.0,
+                )
+            )
+    return targets
+
+
+def _step_functions(device: torch.device, batch: int, steps: int) -> dict[str, Callable[[], object]]:
+    """Forward and backward of one layer: cuDNN's `nn.LSTM`, ours, and the reference."""
+    inputs = torch.randn(steps, batch, WIDTH, device=device, requires_grad=True)
+
+    def step(layer: nn.Module) -> Callable[[], object]:
+        layer.to(device)
+
+        def run() -> None:
+            if isinstance(layer, SkimLSTM):
+                output, _, decisions = layer(inputs, return_decisions=True)
+                (output.sum() + _GAMMA * decisions.skim_loss()).backward()
+            else:
+                layer(inputs)[0].sum().backward()
+            _wait(device)
+
+        return run
+
+    return {
+        "torch": step(nn.LSTM(WIDTH, HIDDEN)),
+        "skim": step(SkimLSTM(WIDTH, HIDDEN, SMALL)),
+        "reference": step(ReferenceSkimLSTM(WIDTH, HIDDEN, SMALL)),
+    }
+
+
+def _pack_functions(device: torch.device, batch: int, steps: int, models: int) -> dict[str, Callable[[], object]]:
+    """A whole training step of each of several Skim-LSTM classifiers, as `train` and `train_together` take it."""
+    classifiers = [
+        Classifier(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(WIDTH, HIDDEN, SMALL), _CLASSES).to(device)
+        for _ in range(models)
+    ]
+    layers = [classifier.layer for classifier in classifiers]
+    optimizers = [Adam(classifier.parameters(), 1e-4) for classifier in classifiers]
+    texts = [
+        Batch(
+            torch.randint(1, _VOCABULARY, (batch, steps)),
+            torch.full((batch,), steps),
+            torch.randint(_CLASSES, (batch,)),
+        ).to(device)
+        for _ in range(models)
+    ]
+
+    def finish(place: int, loss: Tensor) -> None:
+        nn.utils.clip_grad_norm_(classifiers[place].parameters(), 5.0)
+        optimizers[place].step()
+        optimizers[place].zero_grad()
+        loss.item()
+
+    def one_after_another() -> None:
+        for place, text in enumerate(texts):
+            loss = training_loss(classifiers[place], text, _GAMMA)
+            loss.backward()
+            finish(place, loss)
+        _wait(device)
+
+    def packed() -> None:
+        inputs = [classifier.embedding(text.tokens.t()) for classifier, text in zip(classifiers, texts, strict=True)]
+        noises = [gumbel_noise(values) for values in inputs]
+        results = last_states_together(layers, inputs, [text.lengths for text in texts], noises)  # type: ignore[arg-type]
+        losses = [
+            batch_loss(classifier.answer(state), decisions, text, _GAMMA)
+            for classifier, text, (state, decisions) in zip(classifiers, texts, results, strict=True)
+        ]
+        torch.stack(losses).sum().backward()
+        for place, loss in enumerate(losses):
+            finish(place, loss)
+        _wait(device)
+
+    return {"one after another": one_after_another, "packed": packed}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

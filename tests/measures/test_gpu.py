@@ -1,0 +1,49 @@
+"""The benchmark of a GPU: what it says without one, how it measures, and what it makes of what it measured."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from skimrnn.cli import app
+from skimrnn.measures.gpu import Measurement, measure_gpu, targets_of
+from skimrnn.measures.timing import summarise
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_is_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["bench-gpu", "--output", str(tmp_path / "gpu.json")])
+    assert result.exit_code == 2
+    assert result.output == "error: no GPU that torch can use here: run this on a machine that has one\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_ratios_are_those_of_the_medians() -> None:
+    seconds = {"torch": 0.002, "skim": 0.0028, "reference": 0.5, "one after another": 0.06, "packed": 0.02}
+    measured = [
+        Measurement(
+            benchmark="pack" if name in ("packed", "one after another") else "step",
+            name=name,
+            batch=32,
+            steps=50,
+            models=10,
+            seconds=summarise([value * 0.9, value, value * 5.0]),
+        )
+        for name, value in seconds.items()
+    ]
+    targets = targets_of(measured)
+    assert [target.ratio for target in targets] == pytest.approx([1.4, 0.5 / 0.0028, 3.0])
+    assert [target.met for target in targets] == [True, True, False]
+    assert len(targets_of(measured[:3])) == 2
+
+
+def test_it_measures_each_setting_with_its_samples() -> None:
+    """On the CPU, where the same code runs, and packs do not."""
+    lines: list[str] = []
+    report = measure_gpu(torch.device("cpu"), 5, lines.append, batches=(2,), steps=(3, 4))
+    assert [(m.name, m.steps) for m in report.measurements] == [
+        (name, steps) for steps in (3, 4) for name in ("torch", "skim", "reference")
+    ]
+    assert all(len(m.seconds.samples) == 5 for m in report.measurements)
+    assert len(report.targets) == len(lines) == 4

@@ -1,0 +1,160 @@
+"""The fleet: the pipeline's records, from runs side by side, within a budget, with few libraries."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from skimrnn.config import Config
+from skimrnn.data.prepare import Prepared
+from skimrnn.errors import UserError
+from skimrnn.files import write_json
+from skimrnn.fleet.fleet import Places, missing_runs, run_fleet
+from skimrnn.training.record import write_record
+from skimrnn.training.together import shape_of
+from skimrnn.training.train import train
+from tests.conftest import Silent, small_config
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config() -> Config:
+    return small_config(max_steps=8, validate_every=4).model_copy(update={"seeds": [0, 1]})
+
+
+@pytest.fixture
+def places(prepared: Prepared, tmp_path: Path) -> Places:
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "sst").symlink_to(prepared.folder)
+    return Places(tmp_path / "prepared", tmp_path / "runs", tmp_path / "results")
+
+
+def command(config: Config, places: Places, *options: str) -> list[str]:
+    file = places.runs.with_name("config.json")
+    write_json(file, config.model_dump(mode="json"))
+    folders = ["--prepared", places.prepared, "--runs", places.runs, "--results", places.results]
+    return ["--config", *map(str, [file, *folders]), "--device", "cpu", *options]
+
+
+def test_records_are_those_of_the_runs_alone_to_the_byte(
+    config: Config, places: Places, prepared: Prepared, tmp_path: Path
+) -> None:
+    """Two processes side by side, started as on a machine that has nothing but what training needs."""
+    blocked = ("typer", "yaml", "snakemake", "rich", "datasets", "nltk", "gensim", "jinja2", "matplotlib")
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({blocked!r}))
+from skimrnn.fleet.__main__ import main
+if __name__ == "__main__":
+    main({command(config, places, "--jobs", "2", "--seed", "1")!r})
+"""
+    script = tmp_path / "blocked.py"  # A file, since worker processes import it again, with what it blocks.
+    script.write_text(program)
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "2 runs without a record, on cpu" in process.stderr
+    assert process.stderr.endswith("2 recorded\n")
+    for model in config.models:
+        run = config.run("sst", model, 1)
+        train(run, prepared, tmp_path / "alone" / model, Silent())
+        write_record(run, prepared, tmp_path / "alone" / model, tmp_path / f"{model}.json")
+        assert places.record(run).read_bytes() == (tmp_path / f"{model}.json").read_bytes()
+    assert {run.seed for run in missing_runs(config, places, [], [], [])} == {0}
+
+
+def test_a_budget_ends_it_and_it_goes_on_to_the_same_bytes(
+    config: Config, places: Places, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = missing_runs(config, places, [], ["skim"], [0])
+    late = iter([0.0] * 6)  # The clock strikes in the middle, between two validations.
+    real = time.monotonic
+    monkeypatch.setattr("skimrnn.training.train.time.monotonic", lambda: real() + next(late, 1e6))
+    outcome = run_fleet(config, runs, places, CPU, deadline=real() + 1e5)
+    monkeypatch.setattr("skimrnn.training.train.time.monotonic", real)
+    assert (outcome.recorded, outcome.left) == (0, 1)
+    assert (places.folder(runs[0]) / "checkpoint.safetensors").exists()
+    assert not (places.folder(runs[0]) / "weights.safetensors").exists()
+    outcome = run_fleet(config, runs, places, CPU)
+    assert (outcome.recorded, outcome.left) == (1, 0)
+    train(runs[0], prepared, tmp_path / "alone", Silent())
+    write_record(runs[0], prepared, tmp_path / "alone", tmp_path / "0.json")
+    assert places.record(runs[0]).read_bytes() == (tmp_path / "0.json").read_bytes()
+
+
+def test_one_failure_does_not_keep_the_others_from_running(config: Config, places: Places) -> None:
+    runs = missing_runs(config, places, [], ["lstm"], [])
+    folder = places.folder(runs[0])
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.safetensors").write_text("no checkpoint")
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors: truncated or not a safetensors file"):
+        run_fleet(config, runs, places, CPU)
+    assert [places.record(run).exists() for run in runs] == [False, True]
+
+
+def test_runs_of_one_shape(config: Config) -> None:
+    skim, lstm = config.run("sst", "skim", 0), config.run("sst", "lstm", 0)
+    other = skim.model_copy(update={"seed": 3, "model": skim.model.model_copy(update={"gamma": 0.9})})
+    smaller = skim.model_copy(update={"model": skim.model.model_copy(update={"small_size": 2})})
+    assert shape_of(skim) == shape_of(other)
+    assert len({shape_of(run) for run in (skim, lstm, smaller)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--dataset", "imdb"), "unknown dataset imdb: the test config has sst"),
+        (("--model", "gru"), "unknown model gru: the test config has lstm, skim"),
+        (("--device", "tpu"), "unknown device 'tpu'"),
+        (("--prepared", "nowhere"), "cannot read nowhere/sst/manifest.json"),
+    ],
+)
+def test_mistakes_are_one_line(
+    options: tuple[str, ...], message: str, config: Config, places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from skimrnn.fleet.__main__ import main
+
+    with pytest.raises(SystemExit) as exit:
+        main(command(config, places, *options))
+    assert exit.value.code == 2
+    assert f"error: {message}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_command_line_has_it_too(config: Config, places: Places) -> None:
+    arguments = command(config, places, "--minutes", "0")
+    process = subprocess.run(
+        [sys.executable, "-m", "skimrnn", "fleet", *arguments], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert "0 recorded, 4 left: run the same command to go on" in process.stderr
+    assert not places.results.exists()
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="Triton is not installed: pip install triton")
+def test_packs_in_a_process_of_their_own() -> None:
+    environment = os.environ | {"SKIMRNN_KERNEL": "triton", "OMP_NUM_THREADS": "1"}
+    if not torch.cuda.is_available():
+        environment["TRITON_INTERPRET"] = "1"
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            Path(__file__).with_name("together_checks.py"),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr
+    assert "2 passed" in process.stdout

@@ -1,0 +1,58 @@
+"""What `test_fleet` runs in a process of its own: packs on the Triton kernels, against the same runs alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from skimrnn.data.prepare import Prepared
+from skimrnn.files import read_json, read_tensors, write_tensors
+from skimrnn.kernels import gpu
+from skimrnn.training.together import Member, train_together
+from skimrnn.training.train import train
+from tests.conftest import Silent, small_config
+
+DEVICE = torch.device("cpu" if gpu.INTERPRETED else "cuda")
+
+
+@pytest.fixture
+def few(prepared: Prepared, tmp_path: Path) -> Prepared:
+    """The first texts alone: the interpreter is slow."""
+    for name, count in (("train", 24), ("validation", 8)):
+        split = prepared.split(name)
+        offsets = split.offsets[: count + 1]
+        tensors = {"tokens": split.tokens[: offsets[-1]], "offsets": offsets, "labels": split.labels[:count]}
+        write_tensors(tmp_path / "few" / f"{name}.safetensors", tensors)
+    write_tensors(tmp_path / "few" / "vectors.safetensors", {"vectors": prepared.vectors()})
+    return Prepared(tmp_path / "few", prepared.manifest)
+
+
+@pytest.mark.parametrize("model", ["lstm", "skim"])
+def test_a_run_in_a_pack_is_the_run_alone(model: str, few: Prepared, tmp_path: Path) -> None:
+    """Other seeds, other gammas and, of one run, an earlier end: weights and history to the kernel's rounding."""
+    runs = [small_config(max_steps=4, validate_every=2).run("sst", model, seed) for seed in range(3)]
+    runs = [run.model_copy(update={"batch_size": 10}) for run in runs]  # The last batch of an epoch is smaller.
+    runs[2] = runs[2].model_copy(update={"training": runs[2].training.model_copy(update={"max_steps": 2})})
+    if model == "skim":
+        runs[1] = runs[1].model_copy(update={"model": runs[1].model.model_copy(update={"gamma": 0.5})})
+    members = [Member(run, tmp_path / "pack" / str(run.seed), Silent()) for run in runs]
+    launches = []
+    launch = gpu._forward
+    gpu._forward = lambda *arguments: launches.append(len(arguments[0])) or launch(*arguments)
+    try:
+        assert train_together(members, few, DEVICE) == [True] * 3
+    finally:
+        gpu._forward = launch
+    assert [n for n in launches if n > 1] == [3, 3, 2, 2]  # What runs one model alone is validation.
+    for run, member in zip(runs, members, strict=True):
+        folder = tmp_path / "alone" / str(run.seed)
+        train(run, few, folder, Silent(), device=DEVICE)
+        alone, packed = (read_tensors(place / "weights.safetensors")[0] for place in (folder, member.folder))
+        assert alone.keys() == packed.keys()
+        for name, tensor in alone.items():
+            torch.testing.assert_close(packed[name], tensor, rtol=0, atol=1e-5)
+        histories = [read_json(place / "training.json")["history"] for place in (folder, member.folder)]
+        for one, other in zip(*histories, strict=True):
+            assert one["step"] == other["step"]
+            assert one["training_loss"] == pytest.approx(other["training_loss"], rel=1e-5)
+            assert one["validation"] == pytest.approx(other["validation"], rel=1e-5)
