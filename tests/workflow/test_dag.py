@@ -33,12 +33,12 @@ def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_pat
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Of the processor, not of the clock, which other work on the machine moves on, too.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20
-    assert jobs["train_model"] == jobs["evaluate_model"] == jobs["analyse_model"] == (6 * 5 + 8) * 3
-    assert jobs["train_first_steps"] == 3  # One a seed, however many runs start from it.
+    assert jobs["train_model"] == jobs["evaluate_model"] == jobs["analyse_model"] == (6 * 5 + 13) * 3
+    assert jobs["train_first_steps"] == 2 * 3  # One a seed of LSTM+Att and of BiDAF, however many runs start from it.
     assert jobs["fetch_dataset"] == jobs["tokenise_dataset"] == jobs["prepare_dataset"] == 7
     assert set(jobs) > REPORT
     with_stand_ins = planned(folder, "--config", "data={source: mirror, mirror: hub}")
-    assert with_stand_ins["train_model"] == (6 * 5 + 8) * 3 + 2 * 5
+    assert with_stand_ins["train_model"] == (6 * 5 + 13) * 3 + 2 * 5
     assert with_stand_ins["fetch_dataset"] == 9
 
 
