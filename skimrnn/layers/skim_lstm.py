@@ -1,6 +1,7 @@
 """Skim-LSTM: an LSTM that decides at each token whether to read it or to skim it."""
 
-from typing import Literal, Self, overload
+from collections.abc import Callable
+from typing import ClassVar, Literal, Self, overload
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -26,7 +27,7 @@ class SkimLSTM(SkimmingLayer):
 
     _name = "LSTM"
     _gates = 4
-    _run = staticmethod(kernels.skim_lstm)
+    _run: ClassVar[Callable[..., kernels.SkimSequence]] = staticmethod(kernels.skim_lstm)
     _takes_models = True
 
     @classmethod
