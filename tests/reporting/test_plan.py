@@ -150,11 +150,12 @@ def test_wall_time_lies_between_its_bounds(seed: int) -> None:
         ]
         plan = Plan("a processor", False, rows)
         longest = max(row.first_steps + max(row.left or ()) for row in rows)
-        assert plan.wall_seconds(1) == pytest.approx(plan.left, abs=2.0)
+        # One worker waits for a release at most once, before anything else can start.
+        assert plan.left - 1e-9 <= plan.wall_seconds(1) <= plan.left + 2.0 + 1e-9
         for workers in (1, 2, 5, 100):
             assert plan.wall_seconds(workers) >= max(plan.left / workers, longest) - 1e-9
             # Graham: no schedule without needless idling takes longer.
-            assert plan.wall_seconds(workers) <= plan.left / workers + longest + 2.0
+            assert plan.wall_seconds(workers) <= plan.left / workers + longest + 2.0 + 1e-9
         assert plan.wall_seconds(100) == pytest.approx(longest)
 
 
