@@ -7,7 +7,6 @@ from torch import Tensor
 
 from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence, State
 from skimrnn.layers import SkimLSTM
-from skimrnn.layers.skimming import reorder, reversal
 
 _FORCE = 1e6
 """Added to the logit of reading: far beyond any that is learned."""
@@ -50,8 +49,6 @@ class ForcedSkimLSTM(SkimLSTM):
             return super()._run_direction(inputs, lengths, state, suffix)
         suffixes = [name for layer in range(self.num_layers) for name in self._suffixes(layer)]
         force = self.force[suffixes.index(suffix)].to(inputs)  # (T, B)
-        if suffix.endswith("_reverse"):
-            force = reorder(force, reversal(lengths, len(inputs)))
 
         def widened(prefix: str, reading: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             """The weights of a cell with a column for `force`, in which only the row of reading is not zero."""
@@ -69,4 +66,5 @@ class ForcedSkimLSTM(SkimLSTM):
             CellWeights(*widened("small_", 0.0)),
             DecisionWeights(*widened("decision_", _FORCE)),
             threshold=self.threshold,
+            reverse=suffix.endswith("_reverse"),
         )

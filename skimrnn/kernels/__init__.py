@@ -111,6 +111,7 @@ def skim_lstm(
     threshold: float = 0.5,
     noise: Tensor | None = None,
     temperature: float | Tensor = 1.0,
+    reverse: bool = False,
 ) -> SkimSequence:
     """Run a Skim-LSTM on the kernel in use: see `skimrnn.kernels.reference.skim_lstm`.
 
@@ -123,7 +124,18 @@ def skim_lstm(
         run = _gpu.skim_lstm
     elif KERNEL == "cpu" and cpu.covers(inputs, *state):
         run = cpu.skim_lstm
-    return run(inputs, lengths, state, big, small, decision, threshold=threshold, noise=noise, temperature=temperature)
+    return run(
+        inputs,
+        lengths,
+        state,
+        big,
+        small,
+        decision,
+        threshold=threshold,
+        noise=noise,
+        temperature=temperature,
+        reverse=reverse,
+    )
 
 
 def skim_gru(
@@ -137,13 +149,27 @@ def skim_gru(
     threshold: float = 0.5,
     noise: Tensor | None = None,
     temperature: float = 1.0,
+    reverse: bool = False,
 ) -> SkimSequence:
     """Run a Skim-GRU on the kernel in use: see `skimrnn.kernels.reference.skim_gru`."""
     run = cpu.skim_gru if KERNEL == "cpu" and cpu.covers(inputs, *state) else reference.skim_gru
-    return run(inputs, lengths, state, big, small, decision, threshold=threshold, noise=noise, temperature=temperature)
+    return run(
+        inputs,
+        lengths,
+        state,
+        big,
+        small,
+        decision,
+        threshold=threshold,
+        noise=noise,
+        temperature=temperature,
+        reverse=reverse,
+    )
 
 
-def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, Tensor]:
+def lstm(
+    inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, *, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
     """Run a plain LSTM on the kernel in use: outputs (T, B, D), zero past each sequence's length, and the last h."""
     run = reference.lstm
     if runs_models_together(inputs, *state):
@@ -151,5 +177,5 @@ def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) ->
         run = _gpu.lstm
     elif KERNEL == "cpu" and cpu.covers(inputs, *state):
         run = cpu.lstm
-    outputs, last = run(inputs, lengths, state, weights)
+    outputs, last = run(inputs, lengths, state, weights, reverse=reverse)
     return outputs, last[0]

@@ -34,6 +34,7 @@ def batch(
     hidden: int,
     cell: int,
     threshold: float,
+    reverse: bool,
     threads: int,
     /,
 ) -> Batch: ...

@@ -49,9 +49,10 @@ def skim_lstm(
     threshold: float = 0.5,
     noise: Tensor | None = None,
     temperature: float = 1.0,
+    reverse: bool = False,
 ) -> SkimSequence:
     """Run a Skim-LSTM: see `skimrnn.kernels.reference.skim_lstm`."""
-    return _run("lstm", inputs, lengths, state, [*big, *small, *decision], threshold, noise, temperature)
+    return _run("lstm", inputs, lengths, state, [*big, *small, *decision], threshold, noise, temperature, reverse)
 
 
 def skim_gru(
@@ -65,19 +66,22 @@ def skim_gru(
     threshold: float = 0.5,
     noise: Tensor | None = None,
     temperature: float = 1.0,
+    reverse: bool = False,
 ) -> SkimSequence:
     """Run a Skim-GRU: see `skimrnn.kernels.reference.skim_gru`."""
-    return _run("gru", inputs, lengths, state, [*big, *small, *decision], threshold, noise, temperature)
+    return _run("gru", inputs, lengths, state, [*big, *small, *decision], threshold, noise, temperature, reverse)
 
 
-def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
+def lstm(
+    inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, *, reverse: bool = False
+) -> tuple[Tensor, State]:
     """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D) and the last (h, c)."""
-    return _plain("lstm", inputs, lengths, state, weights)
+    return _plain("lstm", inputs, lengths, state, weights, reverse)
 
 
 def gru(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
     """Run a plain GRU over `inputs` (T, B, E): outputs (T, B, D) and the last (h,)."""
-    return _plain("gru", inputs, lengths, state, weights)
+    return _plain("gru", inputs, lengths, state, weights, False)
 
 
 class Folded:
@@ -100,11 +104,13 @@ class Folded:
         _check_shapes(words[..., None].expand(*words.shape, self._weights[0].shape[1]), lengths, state, self._weights)
         if words.dtype != torch.int64:
             raise TypeError(f"words must be int64, not {words.dtype}")
-        return _infer(self._layer, self._weights, None, self.table, words, lengths, state, threshold)
+        return _infer(self._layer, self._weights, None, self.table, words, lengths, state, threshold, False)
 
 
-def _plain(cell: str, inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
-    sequence = _run(cell, inputs, lengths, state, list(weights), 0.0, None, 1.0)
+def _plain(
+    cell: str, inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, reverse: bool
+) -> tuple[Tensor, State]:
+    sequence = _run(cell, inputs, lengths, state, list(weights), 0.0, None, 1.0, reverse)
     return sequence.outputs, sequence.state
 
 
@@ -117,18 +123,19 @@ def _run(
     threshold: float,
     noise: Tensor | None,
     temperature: float,
+    reverse: bool,
 ) -> SkimSequence:
     _check_shapes(inputs, lengths, state, weights)
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, *state, *weights))
     if noise is None and not wants_gradient and not torch.compiler.is_compiling():
-        return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold)
+        return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold, reverse)
     if wants_gradient and not torch.compiler.is_compiling():
         _packs.pop(weights[1], None)
     difference = None if noise is None else noise[..., 0] - noise[..., 1]  # (T, B)
     memory = state[1] if cell == "lstm" else None
     run = _forward if wants_gradient or noise is not None else _infer_op
     outputs, last_hidden, last_cell, log_p, read, *_ = run(
-        cell, inputs, lengths, state[0], memory, weights, threshold, difference, temperature
+        cell, inputs, lengths, state[0], memory, weights, threshold, difference, temperature, reverse
     )
     return SkimSequence(outputs, (last_hidden, last_cell) if cell == "lstm" else (last_hidden,), log_p, read)
 
@@ -216,6 +223,7 @@ def _infer(
     lengths: Tensor,
     state: State,
     threshold: float,
+    reverse: bool,
 ) -> SkimSequence:
     source = inputs if inputs is not None else words
     assert source is not None
@@ -241,6 +249,7 @@ def _infer(
             state[0].data_ptr(),
             cells[0],
             _logit(threshold),
+            reverse,
             torch.get_num_threads(),
         ),
         _cpu.results(_address(outputs), _address(last[0]), cells[1], _address(log_p), _address(read)),
@@ -275,9 +284,10 @@ def _infer_op(
     threshold: float,
     noise: Tensor | None,
     temperature: float,
+    reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     state = (hidden,) if memory is None else (hidden, memory)
-    sequence = _infer(_pack(cell, weights), weights, inputs, None, None, lengths, state, threshold)
+    sequence = _infer(_pack(cell, weights), weights, inputs, None, None, lengths, state, threshold, reverse)
     last = sequence.state
     return (
         sequence.outputs,
@@ -313,6 +323,7 @@ def _(
     threshold: float,
     noise: Tensor | None,
     temperature: float,
+    reverse: bool,
 ) -> tuple[Tensor, ...]:
     return _fake_results(inputs, hidden, memory, weights)
 
@@ -331,6 +342,7 @@ def _forward(
     threshold: float,
     noise: Tensor | None,
     temperature: float,
+    reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs, last h, last c, log-probabilities, decisions; and for the way back the gates and the memory cells."""
     *results, gates, cells = (torch.empty_like(t) for t in _fake_forward(cell, inputs, hidden, memory, weights))
@@ -338,7 +350,7 @@ def _forward(
     noise = None if noise is None else noise.contiguous()
     arrays = [None if t is None else t.contiguous() for t in (inputs, lengths, hidden, memory)]
     layer.forward(
-        _batch(inputs.shape, arrays, threshold),
+        _batch(inputs.shape, arrays, threshold, reverse),
         _cpu.results(*map(_address, results)),
         _cpu.tape(_address(noise), temperature, _address(gates), _address(cells)),
     )
@@ -356,6 +368,7 @@ def _(
     threshold: float,
     noise: Tensor | None,
     temperature: float,
+    reverse: bool,
 ) -> tuple[Tensor, ...]:
     return _fake_forward(cell, inputs, hidden, memory, weights)
 
@@ -384,6 +397,7 @@ def _backward(
     weights: list[Tensor],
     relaxed: bool,
     temperature: float,
+    reverse: bool,
     outputs: Tensor,
     log_p: Tensor,
     gates: Tensor,
@@ -401,7 +415,7 @@ def _backward(
     outputs = outputs.contiguous()
     addresses = [_address(t) for t in results]
     layer.backward(
-        _batch(outputs.shape, arrays, 0.5),
+        _batch(outputs.shape, arrays, 0.5, reverse),
         _cpu.results(_address(outputs), 0, 0, _address(log_p), 0),
         _cpu.tape(_address(gates if relaxed else None), temperature, _address(gates), _address(cells)),
         _cpu.gradients(
@@ -440,6 +454,7 @@ def _(
     weights: list[Tensor],
     relaxed: bool,
     temperature: float,
+    reverse: bool,
     outputs: Tensor,
     log_p: Tensor,
     gates: Tensor,
@@ -452,7 +467,7 @@ def _(
     return _fake_backward(wants_inputs, inputs, hidden, memory, weights)
 
 
-def _batch(shape: torch.Size, arrays: Sequence[Tensor | None], threshold: float) -> _cpu.Batch:
+def _batch(shape: torch.Size, arrays: Sequence[Tensor | None], threshold: float, reverse: bool) -> _cpu.Batch:
     """A batch of `shape` (T, B, ...) from inputs, lengths, h_0 and c_0."""
     inputs, lengths, hidden, memory = map(_address, arrays)
     return _cpu.batch(
@@ -466,17 +481,18 @@ def _batch(shape: torch.Size, arrays: Sequence[Tensor | None], threshold: float)
         hidden,
         memory,
         _logit(threshold),
+        reverse,
         torch.get_num_threads(),
     )
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    cell, xs, lengths, hidden, memory, weights, _, noise, temperature = inputs
+    cell, xs, lengths, hidden, memory, weights, _, noise, temperature, reverse = inputs
     outputs, _, _, log_p, read, gates, cells = output
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(read, gates, cells)
     ctx.save_for_backward(xs, lengths, hidden, memory, outputs, log_p, gates, cells, *weights)
-    ctx.cell, ctx.relaxed, ctx.temperature = cell, noise is not None, temperature
+    ctx.cell, ctx.relaxed, ctx.temperature, ctx.reverse = cell, noise is not None, temperature, reverse
 
 
 def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
@@ -493,6 +509,7 @@ def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         weights,
         ctx.relaxed,
         ctx.temperature,
+        ctx.reverse,
         outputs,
         log_p,
         gates,
@@ -506,6 +523,7 @@ def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         d_hidden,
         d_memory if memory is not None else None,
         d_weights,
+        None,
         None,
         None,
         None,

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State
+from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State, in_order, reorder, reversal
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels, on the CPU, as it does for its own tests."""
@@ -53,12 +53,27 @@ def skim_lstm(
     threshold: float = 0.5,
     noise: Tensor | None = None,
     temperature: float | Tensor = 1.0,
+    reverse: bool = False,
 ) -> SkimSequence:
     """Run a Skim-LSTM: see `skimrnn.kernels.reference.skim_lstm`.
 
     With a leading dimension of models on every tensor, N Skim-LSTMs run in one launch: inputs (N, T, B, E), lengths
-    (N, B), state and weights likewise, and `temperature` may be (N).
+    (N, B), state and weights likewise, and `temperature` may be (N); `reverse` is for one alone.
     """
+    if reverse:
+        order = reversal(lengths, len(inputs))
+        ordered = skim_lstm(
+            reorder(inputs, order),
+            lengths,
+            state,
+            big,
+            small,
+            decision,
+            threshold=threshold,
+            noise=None if noise is None else reorder(noise, order),
+            temperature=temperature,
+        )
+        return in_order(ordered, order)
     if inputs.dim() == 3:
         one = skim_lstm(
             inputs[None],
@@ -81,8 +96,14 @@ def skim_lstm(
     return SkimSequence(outputs, (hidden, cell), log_p, read)
 
 
-def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
+def lstm(
+    inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, *, reverse: bool = False
+) -> tuple[Tensor, State]:
     """Run a plain LSTM over `inputs` (T, B, E), or several with a leading dimension: outputs and the last (h, c)."""
+    if reverse:
+        order = reversal(lengths, len(inputs))
+        outputs, last = lstm(reorder(inputs, order), lengths, state, weights)
+        return reorder(outputs, order), last
     if inputs.dim() == 3:
         weights = CellWeights(*(weight[None] for weight in weights))
         outputs, last = lstm(inputs[None], lengths[None], tuple(s[None] for s in state), weights)

@@ -53,14 +53,16 @@ def skim_lstm(
     threshold: float = 0.5,
     noise: Tensor | None = None,
     temperature: float = 1.0,
+    reverse: bool = False,
 ) -> SkimSequence:
     """Run a Skim-LSTM over `inputs` (T, B, E), `lengths` (B) tokens of each sequence, from `state` (h, c).
 
     Without `noise` each decision is hard: the token is read when p_t(read) > `threshold`, else skimmed. With `noise`
     (T, B, 2; standard Gumbel) the step is the relaxed one of training: both cells run and their states are mixed by
     r_t = softmax((log p_t + noise_t) / temperature). Skimming keeps h_{t-1}[S:] and c_{t-1}[S:] as
-    they are (Eq. 3 and its counterpart for the memory cell). Both cells are computed here for every token; the
-    kernels that save time compute only the chosen one.
+    they are (Eq. 3 and its counterpart for the memory cell). With `reverse` each sequence is read from its last token
+    to its first; results stay at their tokens' places. Both cells are computed here for every token; the kernels that
+    save time compute only the chosen one.
     """
     sizes = [len(weights.input) for weights in (big, small, decision)]  # 4D, 4S, 2
     small_size = sizes[1] // 4
@@ -74,7 +76,7 @@ def skim_lstm(
         return _lstm_cell(big_gates, cell), _lstm_cell(small_gates, cell[:, :small_size]), logits
 
     projected = functional.linear(inputs, weight_input, bias)  # (T, B, 4D + 4S + 2)
-    return _run(step, projected, lengths, state, threshold, noise, temperature)
+    return _run(step, projected, lengths, state, threshold, noise, temperature, reverse)
 
 
 def skim_gru(
@@ -88,6 +90,7 @@ def skim_gru(
     threshold: float = 0.5,
     noise: Tensor | None = None,
     temperature: float = 1.0,
+    reverse: bool = False,
 ) -> SkimSequence:
     """Run a Skim-GRU, with the equations of `torch.nn.GRU`, as `skim_lstm` does; `state` is (h,)."""
     sizes = [len(weights.input) for weights in (big, small, decision)]  # 3D, 3S, 2
@@ -107,14 +110,20 @@ def skim_gru(
         return new, _gru_cell(small_input, small_hidden, hidden[:, :small_size]), input_logits + hidden_logits
 
     projected = functional.linear(inputs, weight_input, input_bias)  # (T, B, 3D + 3S + 2)
-    return _run(step, projected, lengths, state, threshold, noise, temperature)
+    return _run(step, projected, lengths, state, threshold, noise, temperature, reverse)
 
 
-def lstm(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
+def lstm(
+    inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, *, reverse: bool = False
+) -> tuple[Tensor, State]:
     """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D), zero past each length, and the last h alone.
 
     Torch's kernel, which reads the padding, too: in training on the CPU a packed batch takes it three times as long.
     """
+    if reverse:
+        order = reversal(lengths, len(inputs))
+        outputs, last_state = lstm(reorder(inputs, order), lengths, state, weights)
+        return reorder(outputs, order), last_state
     hidden, cell = state
     training = torch.is_grad_enabled()
     outputs = torch.lstm(inputs, (hidden[None], cell[None]), list(weights), True, 1, 0.0, training, False, False)[0]
@@ -131,8 +140,14 @@ def _run(
     threshold: float,
     noise: Tensor | None,
     temperature: float,
+    reverse: bool,
 ) -> SkimSequence:
     """Decide and mix at each token; `step` gives the big state, the small one (B, S each) and the logits (B, 2)."""
+    if reverse:
+        order = reversal(lengths, len(projected))
+        projected = reorder(projected, order)
+        noise = None if noise is None else reorder(noise, order)
+        return in_order(_run(step, projected, lengths, state, threshold, noise, temperature, False), order)
     states, log_probabilities, reads = [], [], []
     for position, projected_step in enumerate(projected.unbind()):
         read_state, small_state, logits = step(projected_step, state)
@@ -160,6 +175,23 @@ def _run(
         torch.stack(log_probabilities).masked_fill(~valid[..., None], 0.0),
         torch.stack(reads) & valid,
     )
+
+
+def reversal(lengths: Tensor, steps: int) -> Tensor:
+    """For each position (T, B) the one that swaps with it when the real tokens are read backwards."""
+    position = torch.arange(steps, device=lengths.device)[:, None]
+    return torch.where(position < lengths, lengths - 1 - position, position)
+
+
+def reorder(values: Tensor, order: Tensor) -> Tensor:
+    """Values (T, B, ...) in an order (T, B) of the positions of each sequence."""
+    return values[order, torch.arange(order.shape[1], device=order.device)]
+
+
+def in_order(sequence: SkimSequence, order: Tensor) -> SkimSequence:
+    """What a layer gave for tokens in an order (T, B), put at the tokens' places by the order that undoes it."""
+    outputs, state, log_p, read = sequence
+    return SkimSequence(reorder(outputs, order), state, reorder(log_p, order), reorder(read, order))
 
 
 def _lstm_cell(gates: Tensor, cell: Tensor) -> State:

@@ -6,7 +6,6 @@ from torch.nn import functional
 
 from skimrnn import kernels
 from skimrnn.kernels import CellWeights
-from skimrnn.layers.skimming import reorder, reversal
 
 
 def padded_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,23 +15,18 @@ def padded_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor,
     (B, directions * D): those of a packed batch.
     """
     lengths = lengths.to(inputs.device)
-    order = reversal(lengths, len(inputs)) if lstm.bidirectional else None
     state = inputs.new_zeros(inputs.shape[1], lstm.hidden_size)
+    directions = (False, True) if lstm.bidirectional else (False,)
     weights = iter(lstm.all_weights)
     last = state
     for layer in range(lstm.num_layers):
         if layer > 0:
             inputs = functional.dropout(inputs, lstm.dropout, lstm.training)
-
-        def run(values: Tensor) -> tuple[Tensor, Tensor]:
+        runs = []
+        for reverse in directions:
             parameters: list[Tensor] = list(next(weights))
             if not lstm.bias:
-                parameters += [values.new_zeros(len(parameters[0]))] * 2
-            return kernels.lstm(values, lengths, (state, state), CellWeights(*parameters))
-
-        runs = [run(inputs)]
-        if order is not None:
-            outputs, hidden = run(reorder(inputs, order))
-            runs.append((reorder(outputs, order), hidden))
-        inputs, last = (torch.cat(both, dim=-1) if order is not None else both[0] for both in zip(*runs, strict=True))
+                parameters += [state.new_zeros(len(parameters[0]))] * 2
+            runs.append(kernels.lstm(inputs, lengths, (state, state), CellWeights(*parameters), reverse=reverse))
+        inputs, last = (torch.cat(both, dim=-1) if len(both) > 1 else both[0] for both in zip(*runs, strict=True))
     return inputs, last

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence, State, runs_models_together
+from skimrnn.kernels.reference import in_order, reorder, reversal
 
 
 class Decisions(NamedTuple):
@@ -163,6 +164,15 @@ class SkimmingLayer(nn.Module):
             return outputs[:, 0], tuple(s[:, 0] for s in last), decisions
         return outputs.transpose(0, 1) if self.batch_first else outputs, last, decisions
 
+    def run_padded(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, State, Decisions]:
+        """What the layer gives for a packed batch, from a zero state and without the price of packing it.
+
+        Inputs (T, B, `input_size`) of `lengths` (B); outputs (T, B, directions * `hidden_size`), zero past each length,
+        the last state in torch's shape, and the decisions.
+        """
+        self._check_input(inputs)
+        return self._run_layers(inputs, lengths, self._checked_state(inputs, None))
+
     def _run_layers(self, inputs: Tensor, lengths: Tensor, state: State) -> tuple[Tensor, State, Decisions]:
         """Run all layers over (T, B, E) from `state` (L, B, D each)."""
         lengths = lengths.to(inputs.device)
@@ -182,35 +192,29 @@ class SkimmingLayer(nn.Module):
     def _run_layer(self, inputs: Tensor, lengths: Tensor, states: list[State], layer: int) -> list[SkimSequence]:
         """Run one layer in each direction, from the states (B, D) of each: both in one launch where the kernel can."""
         suffixes = list(self._suffixes(layer))
-        if not self.bidirectional:
-            return [self._run_direction(inputs, lengths, states[0], suffixes[0])]
+        if not (self.bidirectional and self._takes_models and runs_models_together(inputs)):
+            return [self._run_direction(inputs, lengths, *each) for each in zip(states, suffixes, strict=True)]
         order = reversal(lengths, len(inputs))
-        sides = [inputs, reorder(inputs, order)]
-        if self._takes_models and runs_models_together(inputs):
-            state = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
-            both = self._run_cells(torch.stack(sides), lengths.expand(2, -1), state, *suffixes)
-            forward, backward = (
-                SkimSequence(
-                    both.outputs[side],
-                    tuple(part[side] for part in both.state),
-                    both.log_probabilities[side],
-                    both.read[side],
-                )
-                for side in range(2)
+        state = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
+        sides = torch.stack([inputs, reorder(inputs, order)])
+        both = self._run_cells(sides, lengths.expand(2, -1), state, *suffixes)
+        forward, backward = (
+            SkimSequence(
+                both.outputs[side],
+                tuple(part[side] for part in both.state),
+                both.log_probabilities[side],
+                both.read[side],
             )
-        else:
-            forward, backward = (
-                self._run_direction(*side) for side in zip(sides, [lengths] * 2, states, suffixes, strict=True)
-            )
-        outputs, log_p, read = (
-            reorder(values, order) for values in (backward.outputs, backward.log_probabilities, backward.read)
+            for side in range(2)
         )
-        return [forward, SkimSequence(outputs, backward.state, log_p, read)]
+        return [forward, in_order(backward, order)]
 
     def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
-        return self._run_cells(inputs, lengths, state, suffix)
+        return self._run_cells(inputs, lengths, state, suffix, reverse=suffix.endswith("_reverse"))
 
-    def _run_cells(self, inputs: Tensor, lengths: Tensor, state: State, *suffixes: str) -> SkimSequence:
+    def _run_cells(
+        self, inputs: Tensor, lengths: Tensor, state: State, *suffixes: str, reverse: bool = False
+    ) -> SkimSequence:
         """Run the cells of one suffix or, with a leading dimension on all tensors, of each."""
         noise = gumbel_noise(inputs) if self.training else None
 
@@ -228,6 +232,7 @@ class SkimmingLayer(nn.Module):
             threshold=self.threshold,
             noise=noise,
             temperature=self.temperature,
+            reverse=reverse,
         )
 
     def _suffixes(self, layer: int) -> Iterator[str]:
@@ -293,14 +298,3 @@ def gumbel_noise(inputs: Tensor) -> Tensor:
 
 def _stack(values: Sequence[Tensor]) -> Tensor:
     return values[0][None] if len(values) == 1 else torch.stack(list(values))  # A view costs less than a copy.
-
-
-def reversal(lengths: Tensor, steps: int) -> Tensor:
-    """For each position (T, B) the one that swaps with it when the real tokens are read backwards."""
-    position = torch.arange(steps, device=lengths.device)[:, None]
-    return torch.where(position < lengths, lengths - 1 - position, position)
-
-
-def reorder(values: Tensor, order: Tensor) -> Tensor:
-    """Values (T, B, ...) in an order (T, B) of the positions of each sequence."""
-    return values[order, torch.arange(order.shape[1], device=order.device)]

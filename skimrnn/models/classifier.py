@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from skimrnn.layers import Decisions, SkimLSTM
 from skimrnn.layers.plain_lstm import padded_lstm
@@ -43,7 +42,6 @@ class Classifier(nn.Module):
 def last_state(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Decisions | None]:
     """The state (B, D) of `layer` after the last real token of `inputs` (T, B, E), and its decisions."""
     if isinstance(layer, SkimLSTM):
-        packed = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
-        _, (hidden, _), decisions = layer(packed, return_decisions=True)
+        _, (hidden, _), decisions = layer.run_padded(inputs, lengths)
         return hidden[0], decisions
     return padded_lstm(layer, inputs, lengths)[1], None

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from skimrnn.data.questions import Padded
 from skimrnn.layers import Decisions, SkimLSTM
@@ -60,9 +59,8 @@ def sequence_names(name: str, layer: nn.LSTM | SkimLSTM) -> list[str]:
 def run_recurrent(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Decisions | None]:
     """Run a layer over a padded batch (T, B, E) of `lengths` (B): outputs (T, B, directions * D) and any decisions."""
     if isinstance(layer, SkimLSTM):
-        packed = pack_padded_sequence(inputs, lengths, enforce_sorted=False)
-        outputs, _, decisions = layer(packed, return_decisions=True)
-        return pad_packed_sequence(outputs, total_length=len(inputs))[0], decisions
+        outputs, _, decisions = layer.run_padded(inputs, lengths)
+        return outputs, decisions
     return padded_lstm(layer, inputs, lengths)[0], None
 
 

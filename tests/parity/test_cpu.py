@@ -29,25 +29,28 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_inference(cell, sizes, threshold, isa, seed):
+def test_inference(cell, sizes, threshold, reverse, isa, seed):
     case = make_case(cell, sizes)
-    expected = case.run(reference, threshold=threshold)
-    actual = case.to(torch.float32).run(cpu, threshold=threshold)
+    expected = case.run(reference, threshold=threshold, reverse=reverse)
+    actual = case.to(torch.float32).run(cpu, threshold=threshold, reverse=reverse)
     assert torch.equal(actual.read, expected.read)
     for a, e in zip(values(actual), values(expected), strict=True):
         assert error(a, e) < 1e-5
 
 
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("relaxed", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_training(cell, sizes, relaxed, isa, seed):
+def test_training(cell, sizes, relaxed, reverse, isa, seed):
     """Outputs, last states and every gradient, under a random gradient of all results."""
     case = make_case(cell, sizes)
     options = {"noise": case.noise, "temperature": 0.6} if relaxed else {"threshold": 0.4}
+    options["reverse"] = reverse
     double, single = case.to(torch.float64, True), case.to(torch.float32, True)
     expected = double.run(reference, **options)
     if relaxed:
@@ -256,9 +259,9 @@ def test_opcheck(cell, plain, operator, seed):
     case = make_case(cell, (3, 9, 2, 4, 3)).to(torch.float32, requires_grad=training)
     noise = case.noise[..., 0] - case.noise[..., 1]
     memory = case.state[1] if cell == "lstm" else None
-    arguments = (cell, case.inputs, case.lengths, case.state[0], memory, case.weights, 0.5, noise, 0.7)
+    arguments = (cell, case.inputs, case.lengths, case.state[0], memory, case.weights, 0.5, noise, 0.7, True)
     if plain:
-        arguments = (*arguments[:5], case.weights[:4], 0.0, None, 1.0)
+        arguments = (*arguments[:5], case.weights[:4], 0.0, None, 1.0, False)
     torch.library.opcheck(getattr(torch.ops.skimrnn, operator).default, arguments)
 
 

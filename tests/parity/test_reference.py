@@ -35,3 +35,20 @@ def test_reading_all_is_torchs_layer(cell, sizes, seed):
     assert error(sequence.outputs, output) < 1e-12
     for actual, expected in zip(sequence.state, last if cell == "lstm" else (last,), strict=True):
         assert error(actual, expected[0]) < 1e-12
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_in_reverse_each_sequence_is_read_from_its_end(cell, seed):
+    case = make_case(cell, SIZES[0])
+    backwards = case.run(reference, noise=case.noise, temperature=0.7, reverse=True)
+    inputs, noise, lengths, state = case.inputs, case.noise, case.lengths, case.state
+    for n, length in enumerate(lengths.tolist()):
+        own = slice(length), slice(n, n + 1)
+        case.inputs, case.lengths = inputs[own].flip(0), lengths[n : n + 1]
+        case.state = tuple(s[n : n + 1] for s in state)
+        alone = case.run(reference, noise=noise[own].flip(0), temperature=0.7)
+        assert torch.equal(backwards.read[own], alone.read.flip(0))
+        assert error(backwards.outputs[own], alone.outputs.flip(0)) < 1e-12
+        assert error(backwards.log_probabilities[own], alone.log_probabilities.flip(0)) < 1e-12
+        assert not backwards.outputs[length:, n].any()
+        assert all(error(a[n], b[0]) < 1e-12 for a, b in zip(backwards.state, alone.state, strict=True))

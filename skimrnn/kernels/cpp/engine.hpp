@@ -488,7 +488,7 @@ class Engine final : public Layer {
       for (int64_t t = chunk.first; t < end; ++t) {
         chunk.bases[t - chunk.first] = chunk.count;
         for (int64_t n = 0; n < batch.sequences && batch.lengths[team.order[n]] > t; ++n)
-          chunk.tokens[chunk.count++] = t * batch.sequences + team.order[n];
+          chunk.tokens[chunk.count++] = batch.token(t, team.order[n]);
       }
       share_out(team.threads, team.threads, [&](int thread) {
         backward_tracks(batch, results, tape, gradients, hidden, chunk, sums.width, team.tracks(thread),
@@ -589,12 +589,12 @@ class Engine final : public Layer {
   }
 
   void write_step(const Batch& batch, const Results& results, int64_t t, const Track& track) const {
-    const int64_t token = t * batch.sequences + track.sequence;
+    const int64_t token = batch.token(t, track.sequence);
     copy(results.outputs + token * sizes_.hidden, track.hidden, sizes_.hidden);
     if (t + 1 < track.length) return;
     copy(results.last_hidden + track.sequence * sizes_.hidden, track.hidden, sizes_.hidden);
     if (Cell::has_cell) copy(results.last_cell + track.sequence * sizes_.hidden, track.cell, sizes_.hidden);
-    for (int64_t past = t + 1; past < batch.steps; ++past) {
+    for (int64_t past = track.length; past < batch.steps; ++past) {
       const int64_t empty = past * batch.sequences + track.sequence;
       clear(results.outputs + empty * sizes_.hidden, sizes_.hidden);
       if (sizes_.skims) {
@@ -630,20 +630,20 @@ class Engine final : public Layer {
     Buffer small_sums(int64_t(count) * cheap);
     int64_t big_begin = 0, big_end = 0;
     int read_in_a_row = 0;
-    const int64_t stride = batch.sequences * sizes_.input;
+    const int64_t stride = batch.next() * sizes_.input;
     int active = count;
     for (int64_t t = 0; t < tracks[0].length; ++t) {
       while (tracks[active - 1].length <= t) --active;
       int n_readers = 0, n_skimmers = 0;
       for (int n = 0; n < active; ++n) {
         Track& track = tracks[n];
-        const int64_t token = t * batch.sequences + track.sequence;
+        const int64_t token = batch.token(t, track.sequence);
         const float* row = nullptr;
         if (batch.table) {
           row = batch.table + batch.words[token] * folded_size() + big_.row_size();
           track.projected_big = row - big_.row_size();
           if (t + 1 < track.length) {  // The table lies far away: ask for what the next token needs at any rate.
-            const float* next = batch.table + batch.words[token + batch.sequences] * folded_size() + big_.row_size();
+            const float* next = batch.table + batch.words[token + batch.next()] * folded_size() + big_.row_size();
             for (int line = 0; line < cheap; line += 16) __builtin_prefetch(next + line);
           }
           track.projected_small = row;
@@ -743,7 +743,7 @@ class Engine final : public Layer {
       while (tracks[active - 1].length <= t) --active;
       for (int n = 0; n < active; ++n) {
         Track& track = tracks[n];
-        const int64_t token = t * batch.sequences + track.sequence;
+        const int64_t token = batch.token(t, track.sequence);
         track.input = batch.inputs + token * sizes_.input;
         track.gates = tape.gates + token * row_size();
         if (Cell::has_cell) track.saved_cell = tape.cells + token * padded_;
@@ -861,7 +861,7 @@ class Engine final : public Layer {
     int64_t count;       // tokens
     float* gates;        // (count, row_size): the gradient of the gates
     float* sources;      // (count, width of WeightSums): what the weights are multiplied with
-    int64_t* tokens;     // t B + sequence of each
+    int64_t* tokens;     // `Batch::token` of each
     int64_t* bases;      // of each step
   };
 
@@ -966,8 +966,8 @@ class Engine final : public Layer {
   // The gradient of one token's gates, and of the state before it by every path but the hidden weights.
   void backward_token(const Batch& batch, const Results& results, const Tape& tape, const Gradients& gradients,
                       int64_t t, Track& track) const {
-    const int64_t token = t * batch.sequences + track.sequence;
-    const int64_t before = token - batch.sequences;
+    const int64_t token = batch.token(t, track.sequence);
+    const int64_t before = token - batch.next();
     const float* gates_row = tape.gates + token * row_size();
     copy(track.hidden, t ? results.outputs + before * sizes_.hidden : batch.hidden + track.sequence * sizes_.hidden,
          sizes_.hidden);

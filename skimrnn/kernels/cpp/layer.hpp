@@ -38,7 +38,15 @@ struct Batch {
   const float* hidden;     // (B, D): h_0
   const float* cell;       // (B, D): c_0, or null for a GRU
   float threshold;         // on the margin, the logit of "read" less the logit of "skim"
+  bool reverse;            // Each sequence is read from its last token to its first.
   int threads;
+
+  // Where step `t` of a sequence finds its token, in B-sized rows of sequences.
+  int64_t token(int64_t t, int64_t sequence) const {
+    return (reverse ? lengths[sequence] - 1 - t : t) * sequences + sequence;
+  }
+  // From the token of one step to that of the next.
+  int64_t next() const { return reverse ? -sequences : sequences; }
 };
 
 // What inference writes. Positions past a sequence's length become zero.

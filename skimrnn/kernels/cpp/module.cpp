@@ -156,7 +156,7 @@ uint64_t fingerprint(const std::vector<Address>& arrays, const std::vector<int64
 }
 
 Batch make_batch(int64_t steps, int64_t sequences, Address inputs, Address table, int64_t table_rows, Address words,
-                 Address lengths, Address hidden, Address cell, float threshold, int threads) {
+                 Address lengths, Address hidden, Address cell, float threshold, bool reverse, int threads) {
   for (int64_t n = 0; n < sequences; ++n) {
     const int64_t length = pointer<int64_t>(lengths)[n];
     if (length <= 0)  // Torch's words.
@@ -176,6 +176,7 @@ Batch make_batch(int64_t steps, int64_t sequences, Address inputs, Address table
           pointer<float>(hidden),
           pointer<float>(cell),
           threshold,
+          reverse,
           threads};
 }
 
