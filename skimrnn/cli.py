@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from skimrnn.config import VectorsConfig, read_config
+from skimrnn.data.registry import Task
 from skimrnn.errors import UserError, machine_failure
 from skimrnn.files import atomic_folder
 
@@ -435,15 +436,16 @@ def table(
 def figures(
     config: ConfigOption,
     results: ResultsOption,
-    output: Annotated[Path, typer.Option(help="Folder for the figures (SVG and PNG).")],
+    output: Annotated[Path, typer.Option(help="Folder for the figures (SVG, PDF and PNG).")],
+    task: Annotated[Task | None, typer.Option(help="Those of one task; of all if none is named.")] = None,
 ) -> None:
     """Draw the figures from the records."""
     from skimrnn.reporting.figures import write_figures
     from skimrnn.reporting.records import read_task_results
 
     settings = read_config(config)
-    for task in settings.tasks:
-        write_figures(read_task_results(settings, task, results), output)
+    for name in settings.tasks if task is None else [task]:
+        write_figures(read_task_results(settings, name, results), output)
 
 
 @verb

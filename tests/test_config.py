@@ -110,19 +110,19 @@ def test_datasets_and_models_meet_by_task() -> None:
     with pytest.raises(UserError, match="unknown model 'lstm': for squad the smoke config has lstm_att"):
         config.run("squad", "lstm", 0)
     first = config.first_steps("squad", "sk_lstm_att-0-0.1")
-    assert first is not None and (first.model, first.step) == ("lstm_att", 20)
+    assert first is not None and (first.model, first.step) == ("lstm_att", 10)
     assert config.first_steps("squad", "lstm_att") == first
     assert config.first_steps("sst", "lstm") is None
 
 
 def test_a_dataset_may_have_a_recipe_and_seeds_of_its_own(tmp_path: Path) -> None:
-    settings = changed("datasets/imdb/training", {"max_steps": 7})
+    settings = changed("datasets/ag_news/training", {"max_steps": 7})
     settings["datasets"]["sst"]["seeds"] = [2, 3]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(settings))
     config = read_config(tmp_path / "mine.yaml")
-    assert config.run("imdb", "lstm", 0).training.max_steps == 7
+    assert config.run("ag_news", "lstm", 0).training.max_steps == 7
     assert config.run("ag_news", "lstm", 0).training == config.training
-    assert (config.seeds_of("sst"), config.seeds_of("imdb")) == ([2, 3], [0])
+    assert (config.seeds_of("sst"), config.seeds_of("ag_news")) == ([2, 3], [0])
 
 
 def test_unknown_models_list_the_known_ones() -> None:

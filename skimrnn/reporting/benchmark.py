@@ -8,11 +8,11 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from skimrnn.files import atomic_path, write_text
+from skimrnn.files import write_text
 from skimrnn.measures.flops import flop_reduction
 from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Measurement, Report
 from skimrnn.measures.peaks import Peaks
-from skimrnn.reporting.figure_style import STYLE
+from skimrnn.reporting.figure_style import STYLE, write_figure
 from skimrnn.reporting.targets import group_of, possible_speedup, target_rows
 
 _NOTES = {
@@ -35,14 +35,12 @@ _NOTES = {
 
 
 def write_benchmark(report: Report, folder: Path) -> None:
-    """Write `benchmark.md`, and the figures as SVG and PNG, into `folder`."""
+    """Write `benchmark.md`, and the figures as SVG, PDF and PNG, into `folder`."""
     write_text(folder / "benchmark.md", markdown(report))
     with style.context(["default", STYLE]):
         for name, draw in FIGURES.items():
             if figure := draw(report):
-                for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-                    with atomic_path(folder / f"{name}.{suffix}") as path:
-                        figure.savefig(path, format=suffix, metadata=metadata)
+                write_figure(figure, folder, name)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Equal records give equal bytes: the identifiers in the SVG are salted with a con
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skimrnn.data.registry import get_dataset
+from skimrnn.files import atomic_path
 from skimrnn.reporting.records import Results
 from skimrnn.reporting.table import NOT_RUN
 
@@ -38,6 +40,23 @@ STYLE: dict[str, Any] = {
     "errorbar.capsize": 2.5,
     "savefig.dpi": 200,
 }
+
+
+EXTENSIONS: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}
+"""The formats of each figure, and the metadata that keep equal figures equal."""
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as `<name>.svg`, `<name>.pdf` and `<name>.png`."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # To find the layout takes as long as to draw: once does for all formats.
+    for suffix, metadata in EXTENSIONS.items():
+        with atomic_path(folder / f"{name}.{suffix}") as path:
+            figure.savefig(path, format=suffix, metadata=metadata)
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,23 @@
 """The figures of each task, as SVG, PDF and PNG."""
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib import style
 
-from skimrnn.files import atomic_path
 from skimrnn.reporting.analysis_figures import ANALYSIS_FIGURES, READING_ANALYSIS_FIGURES
-from skimrnn.reporting.figure_style import STYLE, FigureKind
+from skimrnn.reporting.figure_style import STYLE, FigureKind, write_figure
 from skimrnn.reporting.record_figures import READING_RECORD_FIGURES, RECORD_FIGURES
 from skimrnn.reporting.records import Results
 
 FIGURES = (*RECORD_FIGURES, *ANALYSIS_FIGURES)
 READING_FIGURES = (*READING_RECORD_FIGURES, *READING_ANALYSIS_FIGURES)
-EXTENSIONS: dict[str, dict[str, Any]] = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "png": {"Software": None},
-}
-"""The formats of each figure, and the metadata that keep equal figures equal."""
 
 
 def write_figures(results: Results, folder: Path) -> None:
     """Write every figure of a task as `<name>.svg`, `<name>.pdf` and `<name>.png` into `folder`."""
     with style.context(["default", STYLE]):
         for kind in figures_of(results):
-            figure = kind.draw(results)
-            for suffix, metadata in EXTENSIONS.items():
-                with atomic_path(folder / f"{kind.name}.{suffix}") as path:
-                    figure.savefig(path, format=suffix, metadata=metadata)
+            write_figure(kind.draw(results), folder, kind.name)
 
 
 def figures_of(results: Results) -> tuple[FigureKind, ...]:

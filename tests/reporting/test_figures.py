@@ -5,7 +5,8 @@ import pytest
 
 from skimrnn.config import Config
 from skimrnn.errors import UserError
-from skimrnn.reporting.figures import EXTENSIONS, FIGURES, write_figures
+from skimrnn.reporting.figure_style import EXTENSIONS
+from skimrnn.reporting.figures import FIGURES, write_figures
 from skimrnn.reporting.record_figures import RECORD_FIGURES
 from skimrnn.reporting.records import Results, read_results
 

@@ -50,13 +50,26 @@ SPEEDS = [
     for dataset in AVAILABLE
     if CONFIG.timed_models(dataset)
 ]
-RECORDS = [
-    f"results/{SCALE}/{dataset}/{model}/{seed}.json"
-    for dataset in AVAILABLE
-    for model in CONFIG.models_of(dataset)
-    for seed in CONFIG.seeds_of(dataset)
-]
-ANALYSES = [record.replace(".json", ".analysis.json") for record in RECORDS]
+
+
+def records_of(*tasks):
+    """The records of all runs of some tasks."""
+    return [
+        f"results/{SCALE}/{dataset}/{model}/{seed}.json"
+        for dataset in AVAILABLE
+        if DATASETS[dataset].task in tasks
+        for model in CONFIG.models_of(dataset)
+        for seed in CONFIG.seeds_of(dataset)
+    ]
+
+
+def analyses_of(records):
+    """The analysis beside each record."""
+    return [record.replace(".json", ".analysis.json") for record in records]
+
+
+RECORDS = records_of(*CONFIG.tasks)
+ANALYSES = analyses_of(RECORDS)
 
 
 def growing(amount):

@@ -31,7 +31,6 @@ FIGURES = {
         "reading_calibration",
     ],
 }
-DRAWN = [figure for task in CONFIG.tasks for figure in FIGURES[task]]
 
 
 rule tabulate_results:
@@ -50,13 +49,14 @@ rule tabulate_results:
             category="Tables",
         ),
     log:
-        f"logs/tabulate_results/{SCALE}.log",
+        errors=f"logs/tabulate_results/{SCALE}.log",
+        tables=f"logs/tabulate_results/{SCALE}.txt",
     params:
         results=lambda wildcards, input: Path(input.records[0]).parents[3],
         folder=subpath(output[0], parent=True),
         code=REPORTING_CODE,
     shell:
-        "python -m skimrnn table --results {params.results} --output {params.folder} > /dev/null 2> {log}"
+        "python -m skimrnn table --results {params.results} --output {params.folder} > {log.tables} 2> {log.errors}"
 
 
 rule try_claims:
@@ -87,28 +87,62 @@ rule try_claims:
 
 rule draw_figures:
     input:
-        records=RECORDS,
-        analyses=ANALYSES,
+        records=records_of("classification"),
+        analyses=analyses_of(records_of("classification")),
     output:
         report(
-            expand("reports/{scale}/figures/{figure}.svg", scale=SCALE, figure=DRAWN),
+            expand(
+                "reports/{scale}/figures/{figure}.svg",
+                scale=SCALE,
+                figure=FIGURES["classification"],
+            ),
             caption="../report/figures.rst",
             category="Figures",
         ),
         expand(
             "reports/{scale}/figures/{figure}.{extension}",
             scale=SCALE,
-            figure=DRAWN,
+            figure=FIGURES["classification"],
             extension=["pdf", "png"],
         ),
     log:
         f"logs/draw_figures/{SCALE}.log",
     params:
+        task="classification",
         results=lambda wildcards, input: Path(input.records[0]).parents[3],
         folder=lambda wildcards, output: Path(output[0]).parent,
         code=REPORTING_CODE,
     shell:
-        "python -m skimrnn figures --results {params.results} --output {params.folder} 2> {log}"
+        "python -m skimrnn figures --task {params.task} --results {params.results} --output {params.folder} 2> {log}"
+
+
+use rule draw_figures as draw_reading_figures with:
+    input:
+        records=records_of("question_answering"),
+        analyses=analyses_of(records_of("question_answering")),
+    output:
+        report(
+            expand(
+                "reports/{scale}/figures/{figure}.svg",
+                scale=SCALE,
+                figure=FIGURES["question_answering"],
+            ),
+            caption="../report/figures.rst",
+            category="Figures",
+        ),
+        expand(
+            "reports/{scale}/figures/{figure}.{extension}",
+            scale=SCALE,
+            figure=FIGURES["question_answering"],
+            extension=["pdf", "png"],
+        ),
+    log:
+        f"logs/draw_reading_figures/{SCALE}.log",
+    params:
+        task="question_answering",
+        results=lambda wildcards, input: Path(input.records[0]).parents[3],
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        code=REPORTING_CODE,
 
 
 rule build_page:
@@ -116,7 +150,11 @@ rule build_page:
         records=RECORDS,
         analyses=ANALYSES,
         speeds=SPEEDS,
-        figures=rules.draw_figures.output,
+        figures=[
+            f"reports/{SCALE}/figures/{figure}.svg"
+            for task in CONFIG.tasks
+            for figure in FIGURES[task]
+        ],
     output:
         page=report(
             f"reports/{SCALE}/index.html",
