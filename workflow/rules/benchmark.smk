@@ -31,7 +31,7 @@ rule report_latency:
         figures=expand(
             "reports/benchmark/{figure}.{extension}",
             figure=["speedup", "plain"],
-            extension=["svg", "png"],
+            extension=["svg", "pdf", "png"],
         ),
     log:
         "logs/report_latency/cpu.log",

@@ -308,7 +308,7 @@ struct DenseCell {
   template <class Values, class Sums>
   static void multiply(const float* weights, int columns, int depth, int count, const Values& values,
                        const Sums& sums) {
-    constexpr int kMostAlone = 12, kMostTogether = 5;  // Vectors of sums that one row, or several, have in registers.
+    constexpr int kMostAlone = 12, kMostTogether = 4;  // Vectors of sums that one row, or several, have in registers.
     const int vectors = columns / kLanes, most = count == 1 ? kMostAlone : kMostTogether;
     const int runs = (vectors + most - 1) / most;
     for (int first_row = 0; first_row < depth; first_row += kRows)
