@@ -22,6 +22,7 @@ WIDTH, HIDDEN, SMALL = 100, 100, 10
 BATCHES, STEPS = (32, 128), (50, 150, 400)
 MODELS = 10
 _VOCABULARY, _CLASSES, _GAMMA = 15_000, 2, 0.02
+_Functions = dict[str, Callable[[], object]]
 
 
 class Closed(BaseModel):
@@ -84,20 +85,18 @@ def measure_gpu(
 ) -> GPUReport:
     """Time training steps of one layer and of packs of classifiers; `tell` hears of each target."""
     measurements: list[Measurement] = []
+
+    def measure(benchmark: Literal["step", "pack"], batch: int, steps: int, models: int, functions: _Functions) -> None:
+        for name, seconds in time_together(functions, rounds).items():
+            measurements.append(
+                Measurement(benchmark=benchmark, name=name, batch=batch, steps=steps, models=models, seconds=seconds)
+            )
+
     for batch in batches:
         for length in steps:
-            functions = _step_functions(device, batch, length)
-            for name, timing in time_together(functions, rounds).items():
-                measurements.append(
-                    Measurement(benchmark="step", name=name, batch=batch, steps=length, models=1, seconds=timing)
-                )
+            measure("step", batch, length, 1, _step_functions(device, batch, length))
             if runs_models_together(torch.empty(0, device=device)):
-                for name, timing in time_together(_pack_functions(device, batch, length, models), rounds).items():
-                    measurements.append(
-                        Measurement(
-                            benchmark="pack", name=name, batch=batch, steps=length, models=models, seconds=timing
-                        )
-                    )
+                measure("pack", batch, length, models, _pack_functions(device, batch, length, models))
     targets = targets_of(measurements)
     for target in targets:
         bound = f"at most {target.at_most}" if target.at_most is not None else f"at least {target.at_least}"
@@ -142,7 +141,7 @@ def targets_of(measurements: Sequence[Measurement]) -> list[Target]:
     return targets
 
 
-def _step_functions(device: torch.device, batch: int, steps: int) -> dict[str, Callable[[], object]]:
+def _step_functions(device: torch.device, batch: int, steps: int) -> _Functions:
     """Forward and backward of one layer: cuDNN's `nn.LSTM`, ours, and the reference."""
     inputs = torch.randn(steps, batch, WIDTH, device=device, requires_grad=True)
 
@@ -166,7 +165,7 @@ def _step_functions(device: torch.device, batch: int, steps: int) -> dict[str, C
     }
 
 
-def _pack_functions(device: torch.device, batch: int, steps: int, models: int) -> dict[str, Callable[[], object]]:
+def _pack_functions(device: torch.device, batch: int, steps: int, models: int) -> _Functions:
     """A whole training step of each of several Skim-LSTM classifiers, as `train` and `train_together` take it."""
     classifiers = [
         Classifier(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(WIDTH, HIDDEN, SMALL), _CLASSES).to(device)
