@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from skimrnn.counts import count_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -108,10 +110,11 @@ def _git_state() -> tuple[str | None, bool | None]:
 
 
 def _cpu_name() -> str:
+    cores = count_of(os.cpu_count() or 1, "core")
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+                return f"{line.split(':', 1)[1].strip()}, {cores}"
     except OSError:
         pass
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {cores}"

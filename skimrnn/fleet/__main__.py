@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from skimrnn.counts import count_of
 from skimrnn.errors import UserError, machine_failure
 
 
@@ -60,7 +61,7 @@ def _run(options: argparse.Namespace, deadline: float) -> None:
     def report(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    report(f"{len(runs)} runs without a record, on {device.type}")
+    report(f"{count_of(len(runs), 'run')} without a record, on {device.type}")
     outcome = run_fleet(config, runs, places, device, options.jobs, deadline, report)
     left = f", {outcome.left} left: run the same command to go on" if outcome.left else ""
     report(f"{outcome.recorded} recorded{left}")

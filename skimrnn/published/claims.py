@@ -15,6 +15,8 @@ StatisticName = Literal[
     "gamma_effect",
     "layer_skim_rate",
     "layer_confidence",
+    "modelling_layer_skim_rate",
+    "modelling_layer_confidence",
     "skimming_beats_skipping",
     "threshold_moves_flops",
     "threshold_is_smooth",

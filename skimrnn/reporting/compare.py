@@ -13,6 +13,7 @@ from rich.table import Table
 from scipy import stats
 
 from skimrnn.analysis.artefact import Analysis, read_analysis
+from skimrnn.counts import count_of
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
 from skimrnn.files import read_json
@@ -122,7 +123,7 @@ def _difference(
         seeds = sorted(by_seed[0])
         pairs = [by_seed[1][seed] - by_seed[0][seed] for seed in seeds]
         examples = _by_example(seeds, name, left, right)
-        found = estimate(pairs, "seeds", [], examples)
+        found = estimate(pairs, "seed", [], examples)
         p, paired = _paired_p(pairs, examples), "seed, example" if examples else "seed"
         return Difference(dataset, name, means[0], means[1], difference, found.interval, p, paired)
     if min(len(v) for v in values) < 2:
@@ -189,7 +190,8 @@ def comparison_tables(differences: list[Difference]) -> list[Table]:
     tables = []
     for dataset, group in groupby(differences, lambda difference: difference.dataset):
         own = list(group)
-        title = f"{DATASETS[dataset].title}: A {own[0].left[1]} records, B {own[0].right[1]} records"
+        left, right = count_of(own[0].left[1], "record"), count_of(own[0].right[1], "record")
+        title = f"{DATASETS[dataset].title}: A {left}, B {right}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("Measure")
         for heading in ("A", "B", "B - A [95 % interval]", "p"):

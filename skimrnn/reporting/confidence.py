@@ -1,23 +1,43 @@
-"""The table of confidence: how sure each LSTM is of its decisions, and whether the second layer is surer."""
+"""The tables of confidence: how sure each LSTM is of its decisions, and whether the second layer is surer."""
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
-from skimrnn.analysis.artefact import Confidence
+from skimrnn.analysis.artefact import Analysis, CalibrationBin, Confidence
 from skimrnn.data.registry import get_dataset
 from skimrnn.files import write_text
 from skimrnn.reporting.estimates import over_examples
 from skimrnn.reporting.evidence import Evidence
 from skimrnn.reporting.records import Measured
-from skimrnn.reporting.statistics import confidence_difference, skims
+from skimrnn.reporting.statistics import LAYERS, MODELLING_LAYERS, confidence_difference, run_name, skims
 from skimrnn.reporting.systems import system_titles
 from skimrnn.reporting.table import NOT_RUN, WARNING
 
-HEADINGS = ("Model", "LSTM", "Seeds", "Skimmed (%)", "Confidence (%)", "Entropy (bits)", "Beyond .9 (%)")
-_BIN_HEADINGS = ("Model", "LSTM", "p(read)", "Decisions", "Reading gains", "Answers changed (%)")
+
+@dataclass(frozen=True)
+class Number:
+    """A number as it is shown and as it is sorted, and the runs that it comes from."""
+
+    text: str
+    value: float
+    runs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class ConfidenceTable:
+    """One table about one dataset; a cell is a label or a number."""
+
+    caption: str
+    headings: tuple[str, ...]
+    rows: list[list[str | Number]]
 
 
 def write_confidence(evidence: Evidence, folder: Path) -> None:
@@ -26,123 +46,141 @@ def write_confidence(evidence: Evidence, folder: Path) -> None:
 
 
 def confidence_markdown(evidence: Evidence) -> str:
-    """One section a dataset: confidence by LSTM, the paired test between layers, calibration, and what is skimmed."""
+    """One section a dataset with its tables."""
     parts = [f"# Confidence of the decisions, {evidence.config.scale} scale"]
     if evidence.config.data.source == "embedded":
         parts.append(f"> {WARNING}")
     parts.append(LEGEND)
     for dataset in evidence.config.datasets:
         parts.append(f"## {get_dataset(dataset).title}")
-        rows = confidence_rows(evidence, dataset)
-        parts.append(_table(rows, HEADINGS) if rows else f"{NOT_RUN.capitalize()}.")
-        tests = layer_tests(evidence, dataset)
-        if tests:
-            headings = ("Model", "Seed", "Layer 2 less layer 1 (points)", "p (Wilcoxon)", "Questions")
-            parts += ["Confidence of the second layer less that of the first, by question:", _table(tests, headings)]
-        if rows:
-            parts += ["What reversing one decision does, by p(read) (all seeds):", _calibration(evidence, dataset)]
-            parts += [
-                "What is skimmed (share of the tokens in %, all LSTMs, mean over seeds):",
-                _groups(evidence, dataset),
-            ]
+        tables = confidence_tables(evidence, dataset)
+        for table in tables:
+            parts.append(f"{table.caption}:")
+            parts.append(tabulate(table.rows, table.headings, tablefmt="github", disable_numparse=True))
+        if not tables:
+            parts.append(f"{NOT_RUN.capitalize()}.")
     return "\n\n".join(parts) + "\n"
 
 
-def confidence_rows(evidence: Evidence, dataset: str) -> list[list[str]]:
+def confidence_tables(evidence: Evidence, dataset: str) -> list[ConfidenceTable]:
+    """Confidence by LSTM, the paired tests between layers, calibration, and what is skimmed; those that have rows."""
+    makers = (_by_lstm, _layer_tests, _calibration, _groups)
+    return [table for maker in makers if (table := maker(evidence, dataset)).rows]
+
+
+def _by_lstm(evidence: Evidence, dataset: str) -> ConfidenceTable:
     """A row for each LSTM of each skimming model, mean ± sd over the seeds that were analysed."""
-    rows = []
-    for model, title in _titles(evidence, dataset).items():
-        for direction, found in by_direction(evidence, dataset, model).items():
-            cells = [
-                Measured(tuple(value(c) for c in found))
-                for value in (
-                    lambda c: 100 * c.skim_rate,
-                    lambda c: 100 * c.mean,
-                    lambda c: c.entropy,
-                    lambda c: 100 * c.beyond_90,
-                )
-            ]
-            texts = [_text(cell, 2 if place == 2 else 1) for place, cell in enumerate(cells)]
-            rows.append([title, direction, str(len(found)), *texts])
-    return rows
+    measures: dict[str, tuple[int, Callable[[Confidence], float]]] = {
+        "Skimmed (%)": (1, lambda c: 100 * c.skim_rate),
+        "Confidence (%)": (1, lambda c: 100 * c.mean),
+        "Entropy (bits)": (2, lambda c: c.entropy),
+        "Beyond .9 (%)": (1, lambda c: 100 * c.beyond_90),
+    }
+    rows: list[list[str | Number]] = []
+    for title, direction, found in _lstms(evidence, dataset):
+        runs = tuple(found)
+        numbers = [
+            _mean([value(confidence) for confidence in found.values()], digits, runs)
+            for digits, value in measures.values()
+        ]
+        rows.append([title, direction, Number(str(len(found)), len(found), runs), *numbers])
+    return ConfidenceTable("Confidence of each LSTM", ("Model", "LSTM", "Seeds", *measures), rows)
 
 
-def by_direction(evidence: Evidence, dataset: str, model: str) -> dict[str, list[Confidence]]:
-    """The confidences of each LSTM of a model, one a seed; runs at an unfinished step included."""
-    found: dict[str, list[Confidence]] = {}
-    for seed in evidence.config.seeds_of(dataset):
-        analysis = evidence.analyses.get((dataset, model, seed))
-        for confidence in analysis.skim.confidence if analysis and analysis.skim else []:
-            found.setdefault(confidence.direction, []).append(confidence)
-    return found
-
-
-def layer_tests(evidence: Evidence, dataset: str) -> list[list[str]]:
+def _layer_tests(evidence: Evidence, dataset: str) -> ConfidenceTable:
     """For each two-layer run the difference between layers over questions, its interval and a signed-rank test."""
-    rows = []
-    for model, title in _titles(evidence, dataset).items():
-        for seed in evidence.config.seeds_of(dataset):
-            analysis = evidence.analyses.get((dataset, model, seed))
-            if analysis is None or analysis.skim is None:
+    rows: list[list[str | Number]] = []
+    for title, run, analysis in _analysed(evidence, dataset):
+        for layers in (LAYERS, MODELLING_LAYERS):
+            difference = confidence_difference(analysis, layers)
+            if difference is None:
                 continue
-            if not {"layer 1 forward", "layer 2 forward"} <= set(analysis.skim.directions):
-                continue
-            difference = confidence_difference(analysis)
-            low, high = over_examples(100 * difference)
-            p = stats.wilcoxon(difference).pvalue if np.any(difference) else 1.0
-            estimate = f"{100 * difference.mean():+.1f} [{low:+.1f}, {high:+.1f}]"
-            rows.append([title, str(seed), estimate, "< 1e-6" if p < 1e-6 else f"{p:.2g}", str(len(difference))])
-    return rows
+            points = 100 * difference
+            low, high = over_examples(points)
+            p = float(stats.wilcoxon(difference).pvalue) if np.any(difference) else 1.0
+            rows.append(
+                [
+                    title,
+                    f"{layers[1]} less {layers[0]}",
+                    Number(str(analysis.config.seed), analysis.config.seed, (run,)),
+                    Number(f"{points.mean():+.1f} [{low:+.1f}, {high:+.1f}]", float(points.mean()), (run,)),
+                    Number("< 1e-6" if p < 1e-6 else f"{p:.2g}", p, (run,)),
+                    Number(f"{len(difference):,}", len(difference), (run,)),
+                ]
+            )
+    headings = ("Model", "Layers", "Seed", "Difference (points)", "p (Wilcoxon)", "Questions")
+    return ConfidenceTable("Confidence of the second layer less that of the first, by question", headings, rows)
 
 
-def _calibration(evidence: Evidence, dataset: str) -> str:
-    rows = []
-    for model, title in _titles(evidence, dataset).items():
-        for direction, found in by_direction(evidence, dataset, model).items():
-            for bins in zip(*(confidence.calibration for confidence in found), strict=True):
-                weights = np.array([point.decisions for point in bins])
-                if not weights.sum():
-                    continue
-                gains = np.array([point.reading_gain or 0 for point in bins])
-                errors = np.array([point.reading_gain_error or 0 for point in bins])
-                changed = np.array([point.answers_changed or 0 for point in bins])
-                gain = (weights @ gains) / weights.sum()
-                error = np.sqrt((weights**2) @ errors**2) / weights.sum()
-                span = f"{bins[0].low:g} to {bins[0].high:g}"
-                share = f"{100 * (weights @ changed) / weights.sum():.1f}"
-                rows.append([title, direction, span, str(weights.sum()), f"{gain:+.4f} ± {error:.4f}", share])
-    return _table(rows, _BIN_HEADINGS)
+def _calibration(evidence: Evidence, dataset: str) -> ConfidenceTable:
+    """A row for each LSTM and bin of p(read): what reading gains, over the reversed decisions of all seeds."""
+    rows: list[list[str | Number]] = []
+    for title, direction, found in _lstms(evidence, dataset):
+        for bins in zip(*(confidence.calibration for confidence in found.values()), strict=True):
+            if numbers := _reversed(bins, tuple(found)):
+                rows.append([title, direction, f"{bins[0].low:g} to {bins[0].high:g}", *numbers])
+    headings = ("Model", "LSTM", "p(read)", "Decisions", "Reading gains", "Answers changed (%)")
+    return ConfidenceTable("What reversing one decision does, by p(read), all seeds together", headings, rows)
 
 
-def _groups(evidence: Evidence, dataset: str) -> str:
-    columns: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for model, title in _titles(evidence, dataset).items():
-        for seed in evidence.config.seeds_of(dataset):
-            analysis = evidence.analyses.get((dataset, model, seed))
-            for group in analysis.skim.groups if analysis and analysis.skim else []:
-                share = 100 * float(np.mean(group.skimmed)) / group.tokens
-                columns.setdefault(title, {}).setdefault((group.grouping, group.name), []).append(share)
-    names = list(dict.fromkeys(name for column in columns.values() for name in column))
-    rows = [
-        [grouping, name, *(_text(Measured(tuple(column[grouping, name])), 1) for column in columns.values())]
-        for grouping, name in names
+def _reversed(bins: Sequence[CalibrationBin], runs: tuple[str, ...]) -> list[Number]:
+    """Decisions, what reading gains with its standard error, answers changed; nothing where no decision fell."""
+    weights = np.array([point.decisions for point in bins])
+    count = int(weights.sum())
+    if not count:
+        return []
+    gain = float(weights @ [point.reading_gain or 0 for point in bins]) / count
+    error = float(np.sqrt(weights**2 @ np.square([point.reading_gain_error or 0 for point in bins]))) / count
+    changed = 100 * float(weights @ [point.answers_changed or 0 for point in bins]) / count
+    return [
+        Number(f"{count:,}", count, runs),
+        Number(f"{gain:+.4f} ± {error:.4f}", gain, runs),
+        Number(f"{changed:.1f}", changed, runs),
     ]
-    return _table(rows, ("By", "Tokens", *columns))
 
 
-def _titles(evidence: Evidence, dataset: str) -> dict[str, str]:
+def _groups(evidence: Evidence, dataset: str) -> ConfidenceTable:
+    """A row for each group of tokens, a column for each model: the share that is skimmed."""
+    columns: dict[str, dict[tuple[str, str], dict[str, float]]] = {}
+    for title, run, analysis in _analysed(evidence, dataset):
+        for group in analysis.skim.groups if analysis.skim else []:
+            share = 100 * float(np.mean(group.skimmed)) / group.tokens
+            columns.setdefault(title, {}).setdefault((group.grouping, group.name), {})[run] = share
+    groups = list(dict.fromkeys(group for column in columns.values() for group in column))
+    rows: list[list[str | Number]] = [
+        [*group, *(_mean(list(column[group].values()), 1, tuple(column[group])) for column in columns.values())]
+        for group in groups
+    ]
+    caption = "What is skimmed (share of the tokens in %, all LSTMs)"
+    return ConfidenceTable(caption, ("By", "Tokens", *columns), rows)
+
+
+def _lstms(evidence: Evidence, dataset: str) -> Iterator[tuple[str, str, dict[str, Confidence]]]:
+    """Each LSTM of each model: the model's title, the LSTM's name and its confidence, by run."""
+    found: dict[tuple[str, str], dict[str, Confidence]] = {}
+    for title, run, analysis in _analysed(evidence, dataset):
+        for confidence in analysis.skim.confidence if analysis.skim else []:
+            found.setdefault((title, confidence.direction), {})[run] = confidence
+    for (title, direction), by_run in found.items():
+        yield title, direction, by_run
+
+
+def _analysed(evidence: Evidence, dataset: str) -> Iterator[tuple[str, str, Analysis]]:
+    """The title of its model, the name and the analysis of each run that skims, those that did not end included."""
     results = evidence.of(dataset)
     assert results is not None
     titles = system_titles(results.config)
-    return {name: titles[name] for name in evidence.models(dataset, skims)}
+    for model in evidence.models(dataset, skims):
+        for seed in evidence.config.seeds_of(dataset):
+            if analysis := evidence.analyses.get((dataset, model, seed)):
+                yield titles[model], run_name(dataset, model, seed), analysis
 
 
-def _text(cell: Measured, digits: int) -> str:
-    return f"{cell.mean:.{digits}f}" + ("" if cell.sd is None else f" ± {cell.sd:.{digits}f}")
-
-
-def _table(rows: list[list[str]], headings: tuple[str, ...]) -> str:
-    return tabulate(rows, headings, tablefmt="github", disable_numparse=True)
+def _mean(values: list[float], digits: int, runs: tuple[str, ...]) -> Number:
+    """Mean ± sample standard deviation."""
+    found = Measured(tuple(values))
+    spread = "" if found.sd is None else f" ± {found.sd:.{digits}f}"
+    return Number(f"{found.mean:.{digits}f}{spread}", found.mean, runs)
 
 
 LEGEND = (

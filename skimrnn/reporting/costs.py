@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skimrnn.config import Config, RunConfig
+from skimrnn.counts import count_of
 from skimrnn.data.statistics import DatasetStatistics
 from skimrnn.files import read_json
 from skimrnn.reporting.records import Run, read_task_results
@@ -193,7 +194,7 @@ def _expected_steps(
     """How many steps a run is expected to take, and why: any kernel takes the same ones."""
     limit = run.training.max_steps
     if not (finished := [other for other in related if other.finished]):
-        return limit, f"{limit:,} steps, the limit"
+        return limit, f"{count_of(limit, 'step')}, the limit"
     nearest = min(finished, key=distance)
     steps = statistics.median(other.steps for other in finished if distance(other) == distance(nearest))
     return min(steps, limit), f"{min(steps, limit):,.0f} steps as {_name(nearest)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from skimrnn.counts import count_of
 from skimrnn.data.registry import DATASETS, Dataset, get_dataset
 from skimrnn.data.statistics import DatasetStatistics
 from skimrnn.files import write_text
@@ -104,9 +105,12 @@ def dataset_remarks(counted: list[DatasetStatistics]) -> list[str]:
             remarks.append(f"{dataset.title} is incomplete: {', '.join(missing)}.")
         if not dataset.on_hub:
             remarks.append(f"{dataset.title}: a stand-in of ours; it is not the Children's Book Test.")
-        remarks += [f"{dataset.title}: {count:,} texts of {pair}." for pair, count in entry.leaks.items()]
+        remarks += [
+            f"{dataset.title}: {count_of(count, 'text')} of {pair.replace(' that stand in ', ' also in ')}."
+            for pair, count in entry.leaks.items()
+        ]
         if entry.empty:
-            remarks.append(f"{dataset.title}: {entry.empty:,} texts without a token.")
+            remarks.append(f"{dataset.title}: {count_of(entry.empty, 'text')} without a token.")
     return remarks
 
 

@@ -12,7 +12,7 @@ _RESAMPLES = 2_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """One quantity: its value and interval, of how many of what (`3 seeds`), and the runs that it comes from.
+    """One quantity: its value and interval, of how many of what (3 times a `seed`), and the runs that it comes from.
 
     The interval is None where there is one seed alone and no value for each example.
     """
@@ -20,7 +20,7 @@ class Estimate:
     value: float
     interval: tuple[float, float] | None
     count: int
-    counted: str  # "seeds", "runs", ...
+    counted: str  # "seed", "run", ...
     runs: tuple[str, ...] = ()  # <dataset>/<model>/<seed>
     note: str = ""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
+from skimrnn.counts import count_of
 from skimrnn.reporting.costs import Check, Plan, Planned
 
 
@@ -35,16 +36,16 @@ def _plan_section(plan: Plan, workers: Sequence[int]) -> str:
         rows.append(_total(f"{dataset}, all", [row for row in plan.rows if row.dataset == dataset]))
     rows.append(_total("the whole grid", plan.rows))
     lines = [f"{plan.hardware}, {unit}-hours:", tabulate(rows, heads, "simple", disable_numparse=True)]
-    beside = f" (and {plan.unknown} runs about which nothing can be said)" if plan.unknown else ""
+    beside = f" (and {count_of(plan.unknown, 'run')} about which nothing can be said)" if plan.unknown else ""
     kind = "GPU" if plan.gpu else "core"
-    times = ", ".join(f"{_hours(plan.wall_seconds(n))} h on {n} {kind}{'s' if n > 1 else ''}" for n in workers)
+    times = ", ".join(f"{_hours(plan.wall_seconds(n))} h on {count_of(n, kind)}" for n in workers)
     return "\n".join([*lines, f"What is left takes {times}{beside}."])
 
 
 def _total(title: str, rows: Sequence[Planned]) -> list[str]:
     known = [row.left for row in rows if row.left is not None]
     unknown = sum(row.seeds - row.finished for row in rows if row.left is None)
-    beside = f"and {unknown} unknown runs" if unknown else ""
+    beside = f"and {count_of(unknown, 'unknown run')}" if unknown else ""
     return [
         title,
         "",

@@ -100,7 +100,7 @@ def _row(results: Results[ReadingRecord], dataset: str, settings: _Settings, nam
 
 
 LEGEND = (
-    "Each cell is paper | ours; ours is the mean ± sample standard deviation over n seeds, as mean ± sd (n), on the "
+    "Ours is the mean ± sample standard deviation over n seeds, as mean ± sd (n), on the "
     "development set, by which the best weights were chosen, too, as in the paper: the test set is not public. F1 and "
     "EM are those of the likeliest span of at most 15 tokens. Sk is the share of the contexts' tokens skimmed, over "
     "all layers and directions. Flop-r compares the float operations of whole models with those of LSTM+Att or BiDAF, "

@@ -1,6 +1,7 @@
 """The statistics of the claims: each is larger where its claim is truer, and None where nothing was run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from skimrnn.analysis.artefact import Analysis
 from skimrnn.config import LSTMAttConfig, LSTMConfig, ModelConfig, SkimLSTMAttConfig, SkimLSTMConfig
+from skimrnn.counts import count_of
 from skimrnn.measures.flops import flop_reduction
 from skimrnn.published.claims import StatisticName
 from skimrnn.reporting.estimates import Estimate, estimate
@@ -84,7 +86,7 @@ def _score_difference(
     examples = [np.mean(by_example[seed], axis=0) for seed in sorted(differences)] if complete else []
     note = "" if complete else "without analyses of all runs: interval over seeds alone"
     values = [float(np.mean(differences[seed])) for seed in sorted(differences)]
-    return estimate(values, "seeds", runs, examples, note)
+    return estimate(values, "seed", runs, examples, note)
 
 
 def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -106,9 +108,9 @@ def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | N
                 runs += [run_name(dataset, reference, seed) for seed in sorted(its)]
                 exact = np.mean([run.record.flop_reduction.exact_count for run in own.values()])
                 note = f"{model}; by the exact count {exact:.1f}"
-                best = estimate(reductions, "seeds", runs, note=note)
+                best = estimate(reductions, "seed", runs, note=note)
     if best is None and tried:
-        return Estimate(1.0, (1.0, 1.0), tried, "models", note="no Skim-LSTM keeps the accuracy")
+        return Estimate(1.0, (1.0, 1.0), tried, "model", note="no Skim-LSTM keeps the accuracy")
     return best
 
 
@@ -135,45 +137,52 @@ def gamma_effect(evidence: Evidence, dataset: str) -> Estimate | None:
     if not differences:
         return None
     values = [float(np.mean(differences[seed])) for seed in sorted(differences)]
-    return estimate(values, "seeds", runs, note=f"{falling} of {pairs} neighbouring settings skim less")
+    return estimate(values, "seed", runs, note=f"skims less in {falling} of {count_of(pairs, 'pair')} of neighbours")
 
 
-def _two_layered(model: ModelConfig) -> bool:
-    return isinstance(model, SkimLSTMAttConfig) and model.num_layers == 2
+LAYERS = ("layer 1", "layer 2")
+"""The two layers of LSTM+Att, as the names of their sequences begin."""
+MODELLING_LAYERS = ("modelling 1", "modelling 2")
+"""The same of BiDAF."""
 
 
-def layer_skim_rate(evidence: Evidence, dataset: str) -> Estimate | None:
-    """Claim 4: skim rate of layer 2 less that of layer 1, in points."""
+def layer_skim_rate(evidence: Evidence, dataset: str, layers: tuple[str, str] = LAYERS) -> Estimate | None:
+    """Claims 4 and 12: skim rate of the second of two layers less that of the first, in points."""
     values, runs = [], []
-    for model in evidence.models(dataset, _two_layered):
+    for model in evidence.models(dataset, skims):
         for seed, run in evidence.finished(dataset, model).items():
             rates = run.record.test.layer_skim_rates
-            first, second = (
-                np.mean([rate for name, rate in rates.items() if f"layer {number}" in name]) for number in (1, 2)
-            )
-            values.append(100 * float(second - first))
-            runs.append(run_name(dataset, model, seed))
-    return estimate(values, "runs", runs) if values else None
+            first, second = ([rates[name] for name in of_layer(layer, rates)] for layer in layers)
+            if first and second:
+                values.append(100 * float(np.mean(second) - np.mean(first)))
+                runs.append(run_name(dataset, model, seed))
+    return estimate(values, "run", runs) if values else None
 
 
-def layer_confidence(evidence: Evidence, dataset: str) -> Estimate | None:
-    """Claim 4: confidence of layer 2 less that of layer 1, in points, by question."""
+def layer_confidence(evidence: Evidence, dataset: str, layers: tuple[str, str] = LAYERS) -> Estimate | None:
+    """Claims 4 and 12: confidence of the second of two layers less that of the first, in points, by question."""
     by_example, runs = [], []
-    for model in evidence.models(dataset, _two_layered):
+    for model in evidence.models(dataset, skims):
         for seed, analysis in evidence.analysed(dataset, model).items():
-            by_example.append(100 * confidence_difference(analysis))
-            runs.append(run_name(dataset, model, seed))
-    return estimate([float(v.mean()) for v in by_example], "runs", runs, by_example) if runs else None
+            if (difference := confidence_difference(analysis, layers)) is not None:
+                by_example.append(100 * difference)
+                runs.append(run_name(dataset, model, seed))
+    return estimate([float(v.mean()) for v in by_example], "run", runs, by_example) if runs else None
 
 
-def confidence_difference(analysis: Analysis) -> np.ndarray:
-    """Mean confidence of layer 2 less that of layer 1 about each example (N), both directions together."""
-    assert analysis.skim is not None
-    layers = [
-        np.mean([c.by_example.unpack() for c in analysis.skim.confidence if f"layer {number}" in c.direction], axis=0)
-        for number in (1, 2)
-    ]
-    return np.asarray(layers[1] - layers[0])
+def confidence_difference(analysis: Analysis, layers: tuple[str, str]) -> np.ndarray | None:
+    """Mean confidence of the second layer less the first's about each example (N), both directions together.
+
+    None where the analysed model does not have both.
+    """
+    found = {c.direction: c.by_example for c in analysis.skim.confidence} if analysis.skim else {}
+    first, second = ([found[name].unpack() for name in of_layer(layer, found)] for layer in layers)
+    return np.asarray(np.mean(second, axis=0) - np.mean(first, axis=0)) if first and second else None
+
+
+def of_layer(layer: str, sequences: Iterable[str]) -> list[str]:
+    """The sequences of one layer, a direction each: those called `layer 1 forward` and `layer 1 backward`, say."""
+    return [name for name in sequences if name.rpartition(" ")[0] == layer]
 
 
 def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -249,7 +258,7 @@ def _over_analyses(evidence: Evidence, dataset: str, value: Callable[[Analysis],
         for model in evidence.models(dataset, skims)
         for seed, analysis in evidence.analysed(dataset, model).items()
     }
-    return estimate(list(found.values()), "runs", list(found)) if found else None
+    return estimate(list(found.values()), "run", list(found)) if found else None
 
 
 def skimming_beats_shrinking(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -283,7 +292,7 @@ def _by_seed(by_repeat: dict[int, list[np.ndarray]], runs: list[str]) -> Estimat
     if not by_repeat:
         return None
     by_example = [np.mean(by_repeat[seed], axis=0) for seed in sorted(by_repeat)]
-    return estimate([float(values.mean()) for values in by_example], "seeds", runs, by_example)
+    return estimate([float(values.mean()) for values in by_example], "seed", runs, by_example)
 
 
 def _cells(evidence: Evidence) -> dict[tuple[int, float, str], tuple[float, float, float]]:
@@ -312,7 +321,7 @@ def speedup_below_flops(evidence: Evidence, dataset: str) -> Estimate | None:
         return None
     (size, rate, way), (value, low, high) = max(cells.items(), key=lambda cell: cell[1][0])
     note = f"largest at d = {size}, skim rate {rate:g}, {way}"
-    return Estimate(1 - value, (1 - high, 1 - low), len(cells), "settings", ("benchmark/cpu",), note)
+    return Estimate(1 - value, (1 - high, 1 - low), len(cells), "setting", ("benchmark/cpu",), note)
 
 
 def gap_closes(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -333,7 +342,7 @@ def gap_closes(evidence: Evidence, dataset: str) -> Estimate | None:
     smallest, largest = in_order(sizes[0]), in_order(sizes[-1])
     values = [largest[key] - smallest[key] for key in smallest if key in largest]
     note = f"d = {sizes[0]} to {sizes[-1]}"
-    return estimate(values, "settings", ["benchmark/cpu"], note=note) if values else None
+    return estimate(values, "setting", ["benchmark/cpu"], note=note) if values else None
 
 
 def kernels_beat_numpy(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -344,7 +353,7 @@ def kernels_beat_numpy(evidence: Evidence, dataset: str) -> Estimate | None:
         for (size, rate, way), value in cells.items()
         if way == "demand" and (size, rate, "numpy") in cells
     ]
-    return estimate(values, "settings", ["benchmark/cpu"]) if values else None
+    return estimate(values, "setting", ["benchmark/cpu"]) if values else None
 
 
 def kernels_beat_numpy_on_texts(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -363,7 +372,7 @@ def kernels_beat_numpy_on_texts(evidence: Evidence, dataset: str) -> Estimate | 
             reduction = flop_reduction(measured.skim_rate, config.hidden_size, config.small_size).exact_count
             values.append((ours - theirs) / reduction)
             runs.append(run_name(dataset, model, seed))
-    return estimate(values, "runs", runs) if values else None
+    return estimate(values, "run", runs) if values else None
 
 
 def beats_gpu_latency(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -388,7 +397,7 @@ def beats_gpu_latency(evidence: Evidence, dataset: str) -> Estimate | None:
     high = lstm.timing.high / lstm.tokens - skim.timing.low / skim.tokens
     value = lstm.microseconds_a_token() - skim.microseconds_a_token()
     note = f"{evidence.gpu_benchmark.environment.gpu} beside {evidence.benchmark.environment.cpu}"
-    return Estimate(value, (1e6 * low, 1e6 * high), 1, "settings", ("benchmark/cpu", "benchmark/gpu"), note)
+    return Estimate(value, (1e6 * low, 1e6 * high), 1, "setting", ("benchmark/cpu", "benchmark/gpu"), note)
 
 
 STATISTICS: dict[StatisticName, Callable[[Evidence, str], Estimate | None]] = {
@@ -397,6 +406,8 @@ STATISTICS: dict[StatisticName, Callable[[Evidence, str], Estimate | None]] = {
     "gamma_effect": gamma_effect,
     "layer_skim_rate": layer_skim_rate,
     "layer_confidence": layer_confidence,
+    "modelling_layer_skim_rate": partial(layer_skim_rate, layers=MODELLING_LAYERS),
+    "modelling_layer_confidence": partial(layer_confidence, layers=MODELLING_LAYERS),
     "skimming_beats_skipping": skimming_beats_skipping,
     "threshold_moves_flops": threshold_moves_flops,
     "threshold_is_smooth": threshold_is_smooth,

@@ -10,6 +10,7 @@ from skimrnn.config import (
     SkimmingConfig,
     SkimReaderConfig,
 )
+from skimrnn.counts import count_of
 from skimrnn.published import published_value, published_values
 
 CITED = {"lstm_jump": "LSTM-Jump", "vcrnn": "VCRNN", "sota": "SOTA"}
@@ -33,7 +34,7 @@ def _title(model: ModelConfig) -> str:
         title, layers = "Sk-" * isinstance(model, SkimReaderConfig), ""
         if isinstance(model, LSTMAttConfig | SkimLSTMAttConfig):
             title += "LSTM+Att"
-            layers = "" if model.num_layers == 2 else f", {model.num_layers} layer{'s' * (model.num_layers > 1)}"
+            layers = "" if model.num_layers == 2 else f", {count_of(model.num_layers, 'layer')}"
         else:
             title += "BiDAF"
         return f"{title}{_sizes(model)}{layers}"

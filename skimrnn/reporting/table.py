@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skimrnn.config import ModelConfig, SkimLSTMConfig
+from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.provenance import Environment
 from skimrnn.published import published_value
@@ -178,7 +179,7 @@ def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
     planned = len(results.config.models) * len(results.config.seeds_of(dataset))
     parts = [
         f"Data: {data.source}, {_completeness(data)}",
-        f"Word vectors: {vectors.source} ({vectors.dimension} dimensions{settings}), "
+        f"Word vectors: {vectors.source} ({count_of(vectors.dimension, 'dimension')}{settings}), "
         f"{100 * data.splits[scored_split].vector_coverage:.1f} % of {scored_split} tokens covered",
         f"Seeds: {', '.join(map(str, sorted({run.record.config.seed for run in runs})))}",
         f"Records: {len(runs)} of {planned}",
@@ -197,7 +198,7 @@ def _note(dataset: str) -> str:
 
 def _completeness(data: DataRecord | QuestionDataRecord) -> str:
     if data.source == "embedded":
-        return f"synthetic, {data.splits['train'].rows:,} training rows"
+        return f"synthetic, {count_of(data.splits['train'].rows, 'training row')}"
     if data.complete:
         return "complete"
     missing = [
@@ -229,7 +230,7 @@ WARNING = (
 )
 
 LEGEND = (
-    "Each cell is paper | ours; ours is the mean ± sample standard deviation over n seeds, on the test split, as "
+    "Ours is the mean ± sample standard deviation over n seeds, on the test split, as "
     "mean ± sd (n). Sk is the share of real tokens skimmed. Flop-r counts a skimmed token as (d'/d)² of a read one "
     "in the published convention, the only one the paper prints, and as d'/d in the exact count; it is no speed-up. "
     "Sp is the measured speed-up over a standard LSTM of the same size: batch 1, one CPU thread, each test text one "

@@ -13,6 +13,7 @@ from skimrnn.reporting.reading_table import reading_document
 from skimrnn.reporting.records import Measured, Results
 from skimrnn.reporting.table import Document, Entry, Row, Table, classification_document
 
+_CELLS = "Each cell is paper | ours. "
 _TERMINAL_WIDTH = 118
 _TITLE_WIDTH = 28
 _CSV_HEADER = [
@@ -48,7 +49,11 @@ def document_of(results: Results) -> Document:
 def markdown(results: Results) -> str:
     """One table a dataset, each with its caption below."""
     document = document_of(results)
-    parts = [f"# {document.title}", *([f"**{document.warning}**"] if document.warning else []), document.legend]
+    parts = [
+        f"# {document.title}",
+        *([f"**{document.warning}**"] if document.warning else []),
+        _CELLS + document.legend,
+    ]
     for table in document.tables:
         # A bar would end the cell, a line break the row.
         headings, *rows = ([cell.replace("|", "\\|").replace("\n", "<br>") for cell in row] for row in _cells(table))
@@ -65,7 +70,7 @@ def terminal(results: Results) -> str:
         headings, *rows = _cells(table)
         text = tabulate(rows, headings, tablefmt="simple", disable_numparse=True, maxcolwidths=[_TITLE_WIDTH])
         parts += [f"{table.title}\n{text}", table.caption]
-    parts.append(document.legend)
+    parts.append(_CELLS + document.legend)
     return "\n\n".join(part if "\n" in part else textwrap.fill(part, _TERMINAL_WIDTH) for part in parts)
 
 
@@ -81,7 +86,7 @@ def latex(results: Results) -> str:
                 stacked = heading.replace("\n", r" \\ ")
                 text = text.replace(heading, rf"\shortstack[l]{{{stacked}}}")
         warning = f"{document.warning} " if document.warning else ""
-        caption = f"{table.title}. {warning}{table.caption} {document.legend}"
+        caption = f"{table.title}. {warning}{table.caption} {_CELLS}{document.legend}"
         parts.append(
             "\\begin{table}\n"
             "\\centering\\scriptsize\\setlength{\\tabcolsep}{4pt}\n"

@@ -87,8 +87,8 @@ def test_the_table_names_what_is_incomplete_what_leaks_and_what_the_paper_prints
 ) -> None:
     text = re.sub(" +", " ", dataset_markdown([counted]))
     assert "SST is incomplete: train holds 2 of 6,920 rows, validation holds 1 of 872 rows" in text
-    assert "- SST: 1 texts of test that stand in train." in text
-    assert "- SST: 1 texts without a token." in text
+    assert "- SST: 1 text of test also in train." in text
+    assert "- SST: 1 text without a token." in text
     assert "| SST | 6,920 \\| 2 | 872 \\| 1" in text
     assert "19 \\| 2" in text
     write_dataset_tables([counted], tmp_path / "report")

@@ -21,10 +21,9 @@ from skimrnn.config import Config
 from skimrnn.files import write_json
 from skimrnn.measures.flops import FlopReduction
 from tests.reporting.conftest import build_record, changed, store_record
-from tests.reporting.test_reading_table import reading_record
+from tests.reporting.test_reading_table import reading_record, sequences_of
 
 EXAMPLES = 400
-LSTMS = [f"layer {number} {direction}" for number in (1, 2) for direction in ("forward", "backward")]
 
 
 def outcomes(mean: float, random: np.random.Generator) -> np.ndarray:
@@ -44,7 +43,7 @@ def analysis_of(record, skims: bool, *, at_one: float = 0.5, surer: float = 0.05
     own = {name: outcomes(getattr(record.test, name), random) for name in names}
     skim = None
     if skims:
-        directions = LSTMS if reads else ["layer"]
+        directions = sequences_of(run.model_name) if reads else ["layer"]
         flops = 10 ** np.linspace(0, 1, len(THRESHOLDS))
         start = getattr(record.test, names[0])
         scores = start + (at_one - start) * np.linspace(0, 1, len(THRESHOLDS))

@@ -178,7 +178,10 @@ def build_analysis(record: AnyRecord, directions: Sequence[str], question: str |
                         name: Packed.pack([[score] * 2] * len(sweep), "word") for name, score in scores.items()
                     },
                 },
-                "confidence": [{"direction": direction, **confidence} for direction in directions],
+                "confidence": [
+                    {"direction": direction, **confidence, "mean": 0.6 + 0.05 * place}
+                    for place, direction in enumerate(directions)
+                ],
                 "groups": [],
                 "samples": [sample(3, words), sample(7, HOSTILE)],
             },

@@ -119,7 +119,8 @@ def test_a_heading_sorts_by_its_column_and_gives_the_order_back(page):
 
 def test_the_page_shows_one_dataset_alone(page):
     page.get_by_label("Dataset").first.select_option("SST")
-    for name, visible in {"classification-sst": True, "classification-imdb": False, "texts-squad": False}.items():
+    shown = {"classification-sst": True, "classification-imdb": False, "texts-squad": False, "confidence-squad": False}
+    for name, visible in shown.items():
         assert page.locator(f"#{name}").is_visible() is visible
     assert page.get_by_role("status").inner_text() == "Showing SST."
     page.get_by_label("Dataset").first.select_option("all")
@@ -139,7 +140,7 @@ def test_the_threshold_recolours_the_text(page):
     slider.focus()
     slider.press("Home")
     assert library.locator(".value").inner_text() == "0" and read.count() == 10
-    assert article.locator(".count").inner_text() == "10 of 10 words"
+    assert article.locator(".count").inner_text() == "10 of 10"
     slider.press("End")
     assert read.count() == 0 and article.locator(".said").inner_text() == HOSTILE[0]
     library.get_by_label("Model").select_option("Skim 10/.01, seed 0")
@@ -198,12 +199,31 @@ def test_a_verdict_shows_its_rule_and_its_runs(page):
     row = page.locator(".claims tr").filter(has_text="A larger gamma skims more.")
     assert row.locator(".verdict").inner_text() == "– not tested"  # One gamma is run alone.
     row = page.locator(".claims tr").filter(has_text="keeps or betters the standard LSTM's accuracy")
-    assert "1 of 4 parts tested" in row.inner_text() and "Not run: Rotten Tomatoes, IMDb, AG News" in row.inner_text()
+    assert "parts tested: 1 of 4" in row.inner_text() and "Not run: Rotten Tomatoes, IMDb, AG News" in row.inner_text()
     row.get_by_role("button").press(" ")
     text = page.get_by_role("dialog").inner_text()
     assert "Rule, fixed beforehand: Accuracy of the Skim-LSTMs" in text
     for run in ("sst/skim-5-0.01/2", "sst/skim-10-0.01/0", "sst/lstm/1"):
         assert run in text and f"results/paper/{run}.json" in text
+
+
+def test_the_tables_of_confidence_sort_and_say_which_runs_they_come_from(page):
+    section = page.locator("#confidence-squad").locator("xpath=..")
+    table, *others = section.locator("table").all()
+    assert table.is_visible() and others and not any(other.is_visible() for other in others)
+    rows = table.locator("tbody tr")
+    assert [row.locator("td").first.inner_text() for row in rows.all()] == LSTMS
+    heading = table.get_by_role("button", name="Confidence (%)")
+    heading.click()
+    assert [row.locator("td").first.inner_text() for row in rows.all()] == LSTMS[::-1]
+    assert heading.locator("xpath=..").get_attribute("aria-sort") == "descending"
+    rows.first.locator("[data-origin]").nth(2).click()
+    text = page.get_by_role("dialog").inner_text()
+    assert "SQuAD v1.1, Sk-LSTM+Att 20/.1, layer 2 backward: Confidence (%)" in text
+    assert "results/paper/squad/sk_lstm_att-20-0.1/0.json" in text
+    page.keyboard.press("Escape")
+    section.locator("summary", has_text="What reversing one decision does").click()
+    assert others[1].is_visible() and "+0.1000 ± 0.1000" in others[1].inner_text()
 
 
 def test_a_printed_number_says_so(page):

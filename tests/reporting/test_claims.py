@@ -9,7 +9,7 @@ from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, write_json
 from skimrnn.reporting.claims import Finding, claims_markdown, try_claims
-from skimrnn.reporting.confidence import confidence_markdown, layer_tests
+from skimrnn.reporting.confidence import Number, confidence_markdown, confidence_tables
 from skimrnn.reporting.estimates import Estimate, estimate, over_examples, over_repeats
 from skimrnn.reporting.evidence import read_evidence
 from skimrnn.reporting.statistics import at_flops
@@ -23,7 +23,7 @@ def paper() -> Config:
     config = read_config(ROOT / "config" / "paper.yaml")
     kept = [
         *("lstm", "skim-5-0.01", "skim-5-0.02"),
-        *("lstm_att", "lstm_att-1x100", "sk_lstm_att-0-0.1", "sk_lstm_att-20-0.1"),
+        *("lstm_att", "lstm_att-1x100", "sk_lstm_att-0-0.1", "sk_lstm_att-20-0.1", "bidaf", "sk_bidaf-50-0.01"),
     ]
     values = config.model_dump() | {
         "datasets": {name: config.datasets[name] for name in ("sst", "squad")},
@@ -65,7 +65,7 @@ def test_accuracy_that_is_kept_or_lost(lost: float, verdict: str, paper: Config,
 def test_one_seed_is_too_little(paper: Config, tmp_path: Path):
     store_classifiers(paper, tmp_path, -0.1, seeds=(1,))
     found = findings(paper, tmp_path)["accuracy_kept"]
-    assert found.verdict == "not tested" and "too little data: 2 seeds are needed" in found.numbers
+    assert found.verdict == "not tested" and "(1 seed); too little data, needs 2 seeds" in found.numbers
 
 
 def test_nothing_run_is_not_tested(paper: Config, tmp_path: Path):
@@ -90,6 +90,39 @@ def test_readers_at_equal_flops(skim: float, skip: float, verdict: str, paper: C
     assert found["layer_confidence"].verdict == found["layer_skim_rate"].verdict == "supported"
     assert found["threshold_moves_flops"].estimate.value == pytest.approx(10 ** (12 / 14))
     assert found["threshold_is_smooth"].estimate.value < -1
+
+
+@pytest.mark.parametrize(("surer", "verdict"), [(0.02, "supported"), (-0.02, "contradicted")])
+def test_bidafs_modelling_layers_are_judged_apart_from_those_of_lstm_att(
+    surer: float, verdict: str, paper: Config, tmp_path: Path
+):
+    for seed in (0, 1, 2):
+        store_analysed(tmp_path, paper, "squad", "sk_bidaf-50-0.01", seed, 0.7, surer=surer)
+    found = findings(paper, tmp_path)
+    assert found["modelling_layer_confidence"].verdict == verdict
+    assert found["modelling_layer_skim_rate"].verdict == "supported"  # 0.6 and 0.7 above 0.4 and 0.5.
+    assert found["modelling_layer_skim_rate"].estimate.value == pytest.approx(20)
+    assert not {"layer_confidence", "layer_skim_rate"} & set(found)
+    evidence = read_evidence(paper, tmp_path)
+    (tests,) = (t for t in confidence_tables(evidence, "squad") if "second layer" in t.caption)
+    assert {row[1] for row in tests.rows} == {"modelling 2 less modelling 1"}
+    mean = np.mean([row[3].value for row in tests.rows])
+    assert mean == pytest.approx(found["modelling_layer_confidence"].estimate.value)
+
+
+def test_every_number_of_the_tables_of_confidence_is_the_one_that_its_text_says(paper: Config, tmp_path: Path):
+    store_classifiers(paper, tmp_path, 0.0)
+    store_readers(paper, tmp_path, 0.7, 0.2)
+    evidence = read_evidence(paper, tmp_path)
+    tables = [table for dataset in ("sst", "squad") for table in confidence_tables(evidence, dataset)]
+    assert len(tables) == 3 + 4
+    for table in tables:
+        assert table.rows and all(len(row) == len(table.headings) for row in table.rows)
+        for cell in (cell for row in table.rows for cell in row if isinstance(cell, Number)):
+            assert cell.runs
+            if not cell.text.startswith("<"):
+                shown = cell.text.split()[0].replace(",", "")
+                assert cell.value == pytest.approx(float(shown), abs=0.5 * 10 ** -len(shown.partition(".")[2]) + 1e-9)
 
 
 def test_a_reader_that_is_not_finished_does_not_count(paper: Config, tmp_path: Path):
@@ -118,7 +151,7 @@ def test_a_claim_is_contradicted_by_any_part_and_supported_by_all_that_could_be_
     part = first.findings[0].part
 
     def trial(*ends: tuple[float, float] | None):
-        estimates = [None if end is None else Estimate(sum(end) / 2, end, 3, "seeds") for end in ends]
+        estimates = [None if end is None else Estimate(sum(end) / 2, end, 3, "seed") for end in ends]
         return type(first)(first.claim, tuple(Finding(part, "sst", each) for each in estimates)).verdict
 
     good, bad, open_, none = (0.0, 1.0), (-3.0, -2.0), (-2.0, 1.0), None
@@ -134,8 +167,13 @@ def test_the_documents_name_verdicts_numbers_and_records(paper: Config, tmp_path
     assert "| 1  |" in text and "**supported**" in text and "`sst/lstm/{0,1,2}`" in text
     table = confidence_markdown(evidence)
     assert "layer 2 backward" in table and "stop word" in table
-    for row in layer_tests(evidence, "squad"):
-        assert row[2].startswith("+") and row[3] == "< 1e-6"
+    (tests,) = (t for t in confidence_tables(evidence, "squad") if "second layer" in t.caption)
+    assert len(tests.rows) == 4
+    for title, layers, seed, difference, p, questions in tests.rows:
+        assert layers == "layer 2 less layer 1" and questions.text == "400"
+        assert difference.value == pytest.approx(10, abs=1) and difference.text.startswith("+") and p.text == "< 1e-6"
+        d_small = 0 if " 0/" in title else 20
+        assert difference.runs == p.runs == (f"squad/sk_lstm_att-{d_small}-0.1/{seed}",)
 
 
 def test_intervals_are_those_of_the_textbook():
@@ -148,7 +186,7 @@ def test_intervals_are_those_of_the_textbook():
     low, high = over_examples(normal)
     error = 1.96 * normal.std() / np.sqrt(2_000)
     assert (low, high) == pytest.approx((normal.mean() - error, normal.mean() + error), abs=0.005)
-    both = estimate([3.0, 3.01], "seeds", [], [normal, normal])
+    both = estimate([3.0, 3.01], "seed", [], [normal, normal])
     assert both.interval[0] <= low and both.interval[1] >= high
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from skimrnn.counts import count_of
 from skimrnn.measures.speedup import Speed
 from skimrnn.provenance import Environment
 from skimrnn.reporting.records import Run
@@ -73,13 +74,13 @@ def run_facts(run: Run) -> dict[str, str]:
     record, timing = run.record, read_timing(run.path)
     data, training, test = record.data, record.training, record.test
     vectors = data.vectors
-    scored = "test texts" if isinstance(record, Record) else "questions of the development set"
+    scored, where = ("test text", "") if isinstance(record, Record) else ("question", " of the development set")
     return {
-        "Scored on": f"{test.examples:,} {scored}, {test.tokens:,} tokens",
+        "Scored on": f"{count_of(test.examples, scored)}{where}, {count_of(test.tokens, 'token')}",
         "Data": f"{data.source}{'' if data.complete else ', incomplete'}",
         "Data digest": data.digest,
-        "Word vectors": f"{vectors.source}, {vectors.dimension} dimensions, SHA-256 {vectors.sha256[:16]}",
-        "Training": f"{training.steps:,} steps, best at {training.best_step:,}; {STOPPED[training.stopped]}",
+        "Word vectors": f"{vectors.source}, {count_of(vectors.dimension, 'dimension')}, SHA-256 {vectors.sha256[:16]}",
+        "Training": f"{count_of(training.steps, 'step')}, best at {training.best_step:,}; {STOPPED[training.stopped]}",
         "Wall time": f"{duration(timing.wall_seconds)} (min:s), {timing.peak_memory_mib:,} MiB",
         **environment_facts(training.environment, record.kernel),
     }
@@ -88,7 +89,7 @@ def run_facts(run: Run) -> dict[str, str]:
 def speed_facts(speed: Speed) -> dict[str, str]:
     """What a file of measured speed-ups says of itself."""
     return {
-        "Timed on": f"{speed.texts:,} test texts, {speed.tokens:,} tokens, batch 1",
+        "Timed on": f"{count_of(speed.texts, 'test text')}, {count_of(speed.tokens, 'token')}, batch 1",
         "Data digest": speed.data_digest,
         **environment_facts(speed.environment, speed.isa or "none compiled"),
     }
@@ -97,10 +98,9 @@ def speed_facts(speed: Speed) -> dict[str, str]:
 def environment_facts(environment: Environment, kernel: str) -> dict[str, str]:
     """The machine, the code and the kernel."""
     packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
-    threads = f"{environment.threads} thread{'s' * (environment.threads > 1)}"
     changed = " with uncommitted changes" if environment.git_dirty else ""
     return {
-        "Hardware": f"{environment.gpu or environment.cpu}; {threads}",
+        "Hardware": f"{environment.gpu or environment.cpu}; {count_of(environment.threads, 'thread')}",
         "Kernel": environment.kernel or kernel,
         "Commit": (environment.git_commit or "unknown") + changed,
         "Digest of the code": environment.code_digest[:16],

@@ -6,13 +6,16 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skimrnn.config import SkimmingConfig
+from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.errors import explain_os_errors
 from skimrnn.files import write_text
 from skimrnn.reporting.claims import INTRODUCTION
+from skimrnn.reporting.confidence import LEGEND
 from skimrnn.reporting.evidence import Evidence
 from skimrnn.reporting.figures import figures_of
 from skimrnn.reporting.html.cells import CellTable, TableMaker
+from skimrnn.reporting.html.certainty import confidence_by_dataset
 from skimrnn.reporting.html.corpora import read_corpora
 from skimrnn.reporting.html.origins import Origins, duration
 from skimrnn.reporting.html.pictures import Picture
@@ -87,6 +90,8 @@ def write_page(evidence: Evidence, folder: Path, figures: Path, path: Path) -> N
         marks=MARKS,
         introduction=INTRODUCTION,
         tasks=parts,
+        certainties=confidence_by_dataset(evidence, folder, origins),
+        confidence_legend=LEGEND,
         libraries=libraries,
         trained_for=TRAINED_FOR,
         benchmark=read_benchmark(folder / "benchmark" / "cpu.json"),
@@ -118,10 +123,10 @@ def _about(results: Results) -> str:
             "scores the test split once, with the best weights by validation accuracy",
         )
     return (
-        f"The {config.scale} scale plans {len(config.models)} models on {len(config.datasets)} "
-        f"dataset{'s' * (len(config.datasets) > 1)}, {planned} runs over seeds, on {texts}. Each run trains with Adam "
-        f"at a learning rate of {training.learning_rate:g}, stops when {measure} has not improved for "
-        f"{training.patience:,} steps (at most {training.max_steps:,} steps in all), and {scored}."
+        f"The {config.scale} scale plans {count_of(len(config.models), 'model')} on "
+        f"{count_of(len(config.datasets), 'dataset')}, {count_of(planned, 'run')} over seeds, on {texts}. "
+        f"Each run trains with Adam at a learning rate of {training.learning_rate:g}, stops when {measure} has not "
+        f"improved for {count_of(training.patience, 'step')} (at most {training.max_steps:,} in all), and {scored}."
     )
 
 
@@ -137,7 +142,7 @@ def _missing(results: Results) -> list[Missing]:
         title = get_dataset(dataset).title
         if not results.of_dataset(dataset):
             seeds = ", ".join(map(str, results.config.seeds_of(dataset)))
-            missing.append(Missing(dataset, title, f"all {len(titles)} models", seeds))
+            missing.append(Missing(dataset, title, "all models", seeds))
             continue
         for model in results.config.models:
             if seeds := ", ".join(map(str, results.missing_seeds(dataset, model))):

@@ -45,16 +45,29 @@ class Reading:
     title: str
     texts: list[Text]
 
+    @property
+    def share_read(self) -> float:
+        """The share of the words that is read."""
+        return sum(len(text.read) for text in self.texts) / sum(len(text.words) for text in self.texts)
+
 
 @dataclass(frozen=True)
 class Library:
-    """The texts of one dataset, the thresholds they were read at, and which of these is shown first."""
+    """The texts of one dataset and the thresholds they were read at; `start` is the place of the one shown first.
+
+    So is `first` of the model: the one that reads nearest to half of the words, which shows most.
+    """
 
     dataset: str
     title: str
     thresholds: list[float]
     start: int
     readings: list[Reading]
+
+    @property
+    def first(self) -> int:
+        """The place of the model that is shown first."""
+        return min(range(len(self.readings)), key=lambda place: abs(self.readings[place].share_read - 0.5))
 
 
 class TextMaker:

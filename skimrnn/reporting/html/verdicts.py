@@ -59,7 +59,7 @@ def _cell(trial: Trial, finding: Finding, evidence: Evidence, folder: Path, orig
     if finding.estimate.note:
         note += f" Note: {finding.estimate.note}."
     parts = tuple(
-        Part(run, "", _source(run, evidence, folder, origins)) for run in dict.fromkeys(finding.estimate.runs)
+        Part(run, "", source_of(run, evidence, folder, origins)) for run in dict.fromkeys(finding.estimate.runs)
     )
     title = f"Claim {trial.claim.number}, {finding.subject}: {finding.measure}"
     return Cell(
@@ -67,10 +67,13 @@ def _cell(trial: Trial, finding: Finding, evidence: Evidence, folder: Path, orig
     )
 
 
-def _source(run: str, evidence: Evidence, folder: Path, origins: Origins) -> str:
+def source_of(run: str, evidence: Evidence, folder: Path, origins: Origins) -> str:
     """The key of what a run says of itself: `<dataset>/<model>/<seed>`, or `benchmark/<device>`."""
     if run.startswith("benchmark/"):
         report = evidence.benchmark if run == "benchmark/cpu" else evidence.gpu_benchmark
         return origins.source(folder / f"{run}.json", environment_facts(report.environment, report.isa))
     dataset, model, seed = run.split("/")
-    return origins.run(evidence.finished(dataset, model)[int(seed)])
+    results = evidence.of(dataset)
+    assert results is not None
+    (found,) = (each for each in results.of_model(dataset, model) if each.record.config.seed == int(seed))
+    return origins.run(found)

@@ -160,7 +160,7 @@
     });
     const read = words.filter((word) => word.classList.contains("read"));
     article.querySelector(".said").textContent = point.answer;
-    article.querySelector(".count").textContent = `${read.length} of ${words.length} words`;
+    article.querySelector(".count").textContent = `${read.length} of ${words.length}`;
     article.querySelector(".only-read").textContent = read.map((word) => word.textContent).join(" ");
     article.querySelectorAll(".strips label").forEach((label, index) => {
       const decisions = point.read[index];
