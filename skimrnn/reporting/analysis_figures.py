@@ -1,6 +1,6 @@
 """The figures that need analyses: trade-offs while the threshold moves, confidence, and what is read and skimmed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,9 @@ def _skimming(results: Results) -> dict[str, Any]:
     return {name: model for name, model in results.config.models.items() if hasattr(model, "small_size")}
 
 
-def _not_run(figure: Figure) -> Figure:
+def _not_run() -> Figure:
+    """A strip that says so."""
+    figure = Figure((2 * PANEL[0], 0.6))
     figure.text(0.5, 0.5, NOT_RUN, ha="center", va="center", color="#666666")
     return figure
 
@@ -69,7 +71,7 @@ def _effects(results: Results) -> Figure:
             xlabel="γ", ylabel="Tokens skimmed (%)" if rate else "Test accuracy (%)", xlim=(-0.4, len(gammas) - 0.6)
         )
         if rate:
-            axes.set_ylim(bottom=0)
+            _from_zero(axes)
 
     figure = panels_of(
         results, lambda axes, dataset: draw(axes, dataset, False), lambda axes, dataset: draw(axes, dataset, True)
@@ -80,16 +82,26 @@ def _effects(results: Results) -> Figure:
     return figure
 
 
-def _line(axes: Axes, places: Sequence[float], found: Sequence[Measured], index: int) -> None:
+def _line(axes: Axes, places: Sequence[float], found: Sequence[Measured], index: int, *, joined: bool = True) -> None:
     """Means with bars of one standard deviation over seeds."""
     errors = [measured.sd or 0.0 for measured in found]
-    look = {"color": COLOURS[1:][index % 7], "linestyle": DASHES[index % len(DASHES)], "marker": MARKERS[index % 7]}
+    look = _look(index) if joined else _look(index) | {"linestyle": "none"}
     axes.errorbar(places, [measured.mean for measured in found], errors, elinewidth=0.9, **look)
 
 
+def _from_zero(*panels: Axes) -> None:
+    """Let the y-axes of some panels run from zero to a little above whatever is drawn in any of them."""
+    top = max(axes.dataLim.y1 for axes in panels)
+    for axes in panels:
+        axes.set_ylim(0, 1.05 * top if top > 0 else 1)
+
+
 def _handle(index: int) -> Line2D:
-    look = {"color": COLOURS[1:][index % 7], "linestyle": DASHES[index % len(DASHES)], "marker": MARKERS[index % 7]}
-    return Line2D([], [], **look)
+    return Line2D([], [], **_look(index))
+
+
+def _look(index: int) -> dict[str, Any]:
+    return {"color": COLOURS[1:][index % 7], "linestyle": DASHES[index % len(DASHES)], "marker": MARKERS[index % 7]}
 
 
 def _level(axes: Axes, measured: Measured | None) -> None:
@@ -137,6 +149,8 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
         axes.minorticks_off()
 
     figure = panels_of(results, draw)
+    if not shown:
+        return _not_run()
     handles = [
         Line2D(
             [],
@@ -149,11 +163,10 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
         for index, (name, model) in enumerate(models.items())
         if name in shown
     ]
-    if handles:
-        handles.append(Line2D([], [], color="#666666", linestyle="none", marker="o", markerfacecolor="none"))
-        handles.append(Line2D([], [], color="#666666", linestyle=":"))
-        names = [titles[name] for name in models if name in shown]
-        legend(figure, handles, [*names, "threshold 0.5", "standard"])
+    handles.append(Line2D([], [], color="#666666", linestyle="none", marker="o", markerfacecolor="none"))
+    handles.append(Line2D([], [], color="#666666", linestyle=":"))
+    names = [titles[name] for name in models if name in shown]
+    legend(figure, handles, [*names, "threshold 0.5", "standard"])
     return figure
 
 
@@ -168,7 +181,7 @@ def _skimmed_tokens(results: Results) -> Figure:
     models = _skimming(results)
     datasets = [d for d in results.config.datasets if any(results.analysed(d, name) for name in models)]
     if not datasets:
-        return _not_run(Figure((PANEL[0], PANEL[1])))
+        return _not_run()
     figure = Figure((2 * PANEL[0] + 0.4, (PANEL[1] + 0.4) * len(datasets) + 0.5), layout="constrained")
     grid = figure.subplots(len(datasets), len(_WAYS), squeeze=False, sharey="row")
     shown: dict[str, int] = {}
@@ -189,14 +202,14 @@ def _skimmed_tokens(results: Results) -> Figure:
                     continue
                 names = list(groups[0])
                 found = [Measured(tuple(float(group[name]) for group in groups)) for name in names]
-                _line(axes, range(len(names)), found, index)
+                _line(axes, range(len(names)), found, index, joined=grouping != "kind")
                 shown[name] = index
             short = [n.split(" ")[0] for n in names] if grouping == "position" else [_SHORT.get(n, n) for n in names]
             axes.set_xticks(range(len(short)), short, rotation=0 if grouping == "position" else 40)
             for tick in axes.get_xticklabels():
                 tick.set_ha("center" if grouping == "position" else "right")
-            axes.set_ylim(bottom=0)
             axes.set_xlabel(f"{label} (%)" if grouping == "position" else label)
+        _from_zero(*line)
         line[0].set_ylabel("Tokens skimmed (%)")
         line[0].set_title(get_dataset(dataset).title, loc="left")
     titles = system_titles(results.config)
@@ -204,24 +217,16 @@ def _skimmed_tokens(results: Results) -> Figure:
     return figure
 
 
-def _sequence_look(direction: str) -> dict[str, Any]:
+_LAYERS = ("layer 1", "layer 2", "contextual", "modelling 1", "modelling 2", "output", "question")
+
+
+def _sequence_look(sequence: str) -> dict[str, Any]:
     """Layer by colour, direction by dash and marker."""
-    layer = next((int(part) for part in direction.split() if part.isdigit()), 1)
-    backward = direction.endswith("backward")
+    layer, _, direction = sequence.rpartition(" ")
     return {
-        "color": COLOURS[(layer - 1) % len(COLOURS)],
-        "linestyle": "--" if backward else "-",
-        "marker": "s" if backward else "o",
-    }
-
-
-def _sequences(results: Results) -> dict[str, None]:
-    """The names of all LSTMs of all skimming models that were analysed."""
-    return {
-        direction: None
-        for analysis in results.analyses.values()
-        if analysis.skim
-        for direction in analysis.skim.directions
+        "color": COLOURS[_LAYERS.index(layer) if layer in _LAYERS else 0],
+        "linestyle": "--" if direction == "backward" else "-",
+        "marker": "s" if direction == "backward" else "o",
     }
 
 
@@ -232,7 +237,7 @@ def _layer_skim_rate(results: Results) -> Figure:
     sizes = sorted({model.small_size for model in models.values()}, reverse=True)
     gammas = sorted({model.gamma for model in models.values()})
     if not datasets:
-        return _not_run(Figure((PANEL[0], PANEL[1])))
+        return _not_run()
     figure = Figure((PANEL[0] * max(2, len(sizes)), PANEL[1] * len(datasets) + 0.5), layout="constrained")
     grid = figure.subplots(len(datasets), len(sizes), squeeze=False, sharey="row")
     names: dict[str, None] = {}
@@ -295,7 +300,8 @@ def _sorted_by_flops(results: Results) -> Figure:
         axes.grid(visible=False, axis="y")
 
     figure = panels_of(results, draw)
-    figure.set_size_inches(2 * PANEL[0], figure.get_size_inches()[1] + 0.8)
+    bars = sum(len(axes.patches) for axes in figure.axes)
+    figure.set_size_inches(2 * PANEL[0], 0.3 * bars + 1.5)
     legend(
         figure, [Patch(color=SKIM), Patch(facecolor=STANDARD, hatch="//", edgecolor="white")], ["skimming", "standard"]
     )
@@ -303,58 +309,67 @@ def _sorted_by_flops(results: Results) -> Figure:
 
 
 def _confidence(results: Results) -> Figure:
-    """How sure each LSTM is: the distribution of the larger probability, a panel for each model."""
-    panels = _analysed_models(results)
-    if not panels:
-        return _not_run(Figure((PANEL[0], PANEL[1])))
-    figure, grid = _grid_of(len(panels))
-    for axes, (dataset, name, confidences) in zip(grid, panels, strict=False):
-        for direction, found in confidences.items():
-            shares = np.array([np.array(c.histogram) / sum(c.histogram) for c in found])
-            edges = np.linspace(50, 100, shares.shape[1] + 1)
-            look = _sequence_look(direction)
-            axes.stairs(
-                100 * shares.mean(axis=0), edges, color=look["color"], linestyle=look["linestyle"], linewidth=1.4
-            )
-            mean = 100 * float(np.mean([c.mean for c in found]))
-            axes.plot(mean, 0, clip_on=False, color=look["color"], marker="v" if look["linestyle"] == "-" else "1")
-        axes.set_title(_panel_title(results, dataset, name), loc="left", fontsize=9)
+    """How sure each LSTM is: the distribution of the larger probability."""
+
+    def draw(axes: Axes, found: list[Confidence], look: dict[str, Any]) -> None:
+        shares = np.array([np.array(c.histogram) / sum(c.histogram) for c in found])
+        edges = np.linspace(50, 100, shares.shape[1] + 1)
+        colour, dash = look["color"], look["linestyle"]
+        axes.stairs(100 * shares.mean(axis=0), edges, color=colour, linestyle=dash, linewidth=1.4)
+        mean = 100 * float(np.mean([c.mean for c in found]))
+        axes.plot(mean, 0, clip_on=False, color=colour, marker="v" if dash == "-" else "1")
         axes.set(xlabel="max(p_read, p_skim) (%)", ylabel="Decisions (%)", xlim=(50, 100), ylim=(0, None))
-    names = dict.fromkeys(direction for _, _, confidences in panels for direction in confidences)
-    handles = [
-        Line2D([], [], color=_sequence_look(n)["color"], linestyle=_sequence_look(n)["linestyle"]) for n in names
-    ]
-    handles.append(Line2D([], [], color="#666666", marker="v", linestyle="none"))
-    legend(figure, handles, [*names, "mean"])
-    return figure
+
+    mean = Line2D([], [], color="#666666", marker="v", linestyle="none")
+    return _panel_a_model(results, draw, ("color", "linestyle"), {"mean": mean})
 
 
 def _calibration(results: Results) -> Figure:
     """What reading gains against p(read), decisions reversed one at a time."""
-    panels = _analysed_models(results)
-    if not panels:
-        return _not_run(Figure((PANEL[0], PANEL[1])))
-    figure, grid = _grid_of(len(panels))
-    for axes, (dataset, name, confidences) in zip(grid, panels, strict=False):
-        for direction, found in confidences.items():
-            points = []
-            for bins in zip(*(c.calibration for c in found), strict=True):
-                known = [b for b in bins if b.decisions and b.reading_gain is not None]
-                if known:
-                    weights = np.array([b.decisions for b in known])
-                    gain = float(weights @ [b.reading_gain for b in known]) / weights.sum()
-                    errors = np.array([b.reading_gain_error or 0.0 for b in known])
-                    points.append(
-                        (50 * (bins[0].low + bins[0].high), gain, np.sqrt(weights**2 @ errors**2) / weights.sum())
-                    )
-            if points:
-                axes.errorbar(*np.array(points).T, markersize=4, elinewidth=0.9, **_sequence_look(direction))
+
+    def draw(axes: Axes, found: list[Confidence], look: dict[str, Any]) -> None:
+        points = []
+        for bins in zip(*(c.calibration for c in found), strict=True):
+            known = [b for b in bins if b.decisions and b.reading_gain is not None]
+            if known:
+                weights = np.array([b.decisions for b in known])
+                gain = float(weights @ [b.reading_gain for b in known]) / weights.sum()
+                errors = np.array([b.reading_gain_error or 0.0 for b in known])
+                points.append(
+                    (50 * (bins[0].low + bins[0].high), gain, np.sqrt(weights**2 @ errors**2) / weights.sum())
+                )
+        if points:
+            axes.errorbar(*np.array(points).T, markersize=4, elinewidth=0.9, **look)
         axes.axhline(0, color="#666666", linewidth=0.8, zorder=1)
         axes.axvline(50, color="#666666", linewidth=0.8, linestyle=":", zorder=1)
-        axes.set_title(_panel_title(results, dataset, name), loc="left", fontsize=9)
         axes.set(xlabel="p(read) (%)", ylabel="Loss saved by reading", xlim=(0, 100))
-    names = dict.fromkeys(direction for _, _, confidences in panels for direction in confidences)
-    legend(figure, [Line2D([], [], **_sequence_look(name)) for name in names], list(names))
+
+    return _panel_a_model(results, draw, ("color", "linestyle", "marker"))
+
+
+def _panel_a_model(
+    results: Results,
+    draw: Callable[[Axes, list[Confidence], dict[str, Any]], None],
+    shown: Sequence[str],
+    marks: Mapping[str, Line2D] | None = None,
+) -> Figure:
+    """A panel for each model that was analysed, in which `draw` draws each of its LSTMs, one confidence a seed.
+
+    Those of its looks that are `shown` stand in the legend, and `marks` behind them.
+    """
+    panels = _analysed_models(results)
+    if not panels:
+        return _not_run()
+    figure, grid = _grid_of(len(panels))
+    handles: dict[str, Line2D] = {}
+    for axes, (dataset, name, confidences) in zip(grid, panels, strict=False):
+        for sequence, found in confidences.items():
+            look = _sequence_look(sequence)
+            draw(axes, found, look)
+            handles[sequence] = Line2D([], [], **{key: look[key] for key in shown})
+        axes.set_title(_panel_title(results, dataset, name), loc="left", fontsize=9)
+    handles |= marks or {}
+    legend(figure, list(handles.values()), list(handles))
     return figure
 
 
@@ -391,7 +406,7 @@ def _strips(results: Results) -> Figure:
     """What each LSTM reads of one paragraph: a strip an LSTM, the words beneath, the answer in bold."""
     shown = _strip_sample(results)
     if shown is None:
-        return _not_run(Figure((PANEL[0], PANEL[1])))
+        return _not_run()
     name, analysis, sample = shown
     assert analysis.skim is not None
     directions = analysis.skim.directions

@@ -79,7 +79,7 @@ def panels_of(results: Results, *draw: Callable[[Axes, str], None]) -> Figure:
     panels = [(dataset, function) for dataset in datasets or results.config.datasets for function in draw]
     columns = min(2, len(panels)) if len(draw) == 1 else len(draw)
     lines = -(-len(panels) // columns)
-    figure = Figure((columns * PANEL[0], lines * PANEL[1] + 0.5), layout="constrained")
+    figure = Figure((2 * PANEL[0], lines * PANEL[1] + 0.5), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).flat
     for axes, (dataset, function) in zip(grid, panels, strict=False):
         axes.set_title(get_dataset(dataset).title, loc="left")
@@ -96,6 +96,12 @@ def panels_of(results: Results, *draw: Callable[[Axes, str], None]) -> Figure:
 def cycle(values: tuple[Any, ...], results: Results) -> list[Any]:
     """One value a model of the config, from the first again when they run out."""
     return [values[index % len(values)] for index in range(len(results.config.models))]
+
+
+def line_look(index: int) -> dict[str, Any]:
+    """Colour and dash of the line of the n-th model: another pair for each of as many as there are pairs."""
+    turn, place = divmod(index, len(COLOURS))
+    return {"color": COLOURS[place], "linestyle": DASHES[(place + turn) % len(DASHES)]}
 
 
 def legend(figure: Figure, handles: Sequence[Artist], labels: list[str]) -> None:

@@ -11,14 +11,13 @@ from matplotlib.ticker import MaxNLocator
 
 from skimrnn.config import SkimLSTMConfig, SkimmingConfig
 from skimrnn.reporting.figure_style import (
-    COLOURS,
-    DASHES,
     MARKERS,
     SKIM,
     STANDARD,
     FigureKind,
     cycle,
     legend,
+    line_look,
     panels_of,
 )
 from skimrnn.reporting.records import Results, Run
@@ -90,7 +89,7 @@ def _training(results: Results, quality: Callable[[Any], float], label: str) -> 
             runs = results.of_model(dataset, name)
             if not runs or not (standard or isinstance(model, SkimmingConfig)):
                 continue
-            look = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+            look = line_look(index)
             curves = [_curve(run, value) for run in runs]
             for curve in curves:
                 axes.plot(list(curve), list(curve.values()), color=look["color"], linewidth=0.6, alpha=0.35)
@@ -104,11 +103,13 @@ def _training(results: Results, quality: Callable[[Any], float], label: str) -> 
         lambda axes, dataset: draw(axes, dataset, quality, label, True),
         lambda axes, dataset: draw(axes, dataset, lambda scores: scores.skim_rate, "Tokens skimmed (%)", False),
     )
-    handles = [
-        Line2D([], [], color=colour, linestyle=dash)
-        for colour, dash in zip(cycle(COLOURS, results), cycle(DASHES, results), strict=True)
-    ]
-    legend(figure, handles, list(system_titles(results.config).values()))
+    titles = system_titles(results.config)
+    shown = {
+        titles[name]: Line2D([], [], **line_look(index))
+        for index, name in enumerate(results.config.models)
+        if any(results.of_model(dataset, name) for dataset in results.config.datasets)
+    }
+    legend(figure, list(shown.values()), list(shown))
     return figure
 
 

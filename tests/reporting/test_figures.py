@@ -3,18 +3,21 @@ from pathlib import Path
 
 import pytest
 
-from skimrnn.config import Config
+from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
-from skimrnn.reporting.figure_style import EXTENSIONS
-from skimrnn.reporting.figures import FIGURES, write_figures
+from skimrnn.reporting.figure_style import COLOURS, DASHES, EXTENSIONS, line_look
+from skimrnn.reporting.figures import FIGURES, READING_FIGURES, write_figures
 from skimrnn.reporting.record_figures import RECORD_FIGURES
-from skimrnn.reporting.records import Results, read_results
+from skimrnn.reporting.records import Results, read_reading_results, read_results
+from tests.conftest import ROOT
+from tests.reporting.analyses import store_analysed
+from tests.reporting.test_reading_table import sequences_of
 
 NAMES = sorted(f"{kind.name}.{suffix}" for kind in FIGURES for suffix in EXTENSIONS)
 
 
 def drawn(results: Results, name: str):
-    (kind,) = (kind for kind in FIGURES if kind.name == name)
+    (kind,) = (kind for kind in (*FIGURES, *READING_FIGURES) if kind.name == name)
     return kind.draw(results)
 
 
@@ -73,6 +76,47 @@ def test_the_strong_line_is_the_mean_over_the_steps_that_all_seeds_reached(resul
     mean = accuracy.lines[len(runs)]
     assert list(mean.get_xdata()) == sorted(shortest)
     assert mean.get_ydata()[-1] == pytest.approx(sum(curve[max(shortest)] for curve in curves) / len(curves))
+
+
+def test_nothing_that_is_drawn_lies_beyond_the_axes(config: Config, tmp_path: Path):
+    for model in ("lstm", "skim-5-0.01", "skim-5-0.02"):
+        store_analysed(tmp_path, config, "sst", model, 0, 0.8)
+    results = read_results(config, tmp_path)
+    for name in ("skimmed_tokens", "effects"):
+        for panel in drawn(results, name).axes:
+            low, high = panel.get_ylim()
+            assert low <= panel.dataLim.y0 and panel.dataLim.y1 < high, (name, panel.get_xlabel())
+
+
+def test_each_lstm_of_a_reader_has_a_look_of_its_own(tmp_path: Path):
+    config = read_config(ROOT / "config" / "paper.yaml").for_task("question_answering")
+    models = ("sk_lstm_att-20-0.1", "sk_bidaf-50-0.01")
+    for model in models:
+        store_analysed(tmp_path, config, "squad", model, 0, 0.7)
+    results = read_reading_results(config, tmp_path)
+    for name in ("confidence", "reading_calibration"):
+        figure = drawn(results, name)
+        (legend,) = figure.legends
+        labels = [text.get_text() for text in legend.get_texts()]
+        lines = legend.get_lines()
+        looks = {label: (line.get_color(), line.get_linestyle()) for label, line in zip(labels, lines, strict=True)}
+        sequences = [sequence for model in models for sequence in sequences_of(model)]
+        assert set(sequences) <= set(looks) and len({looks[sequence] for sequence in sequences}) == len(sequences)
+        assert [panel.get_title(loc="left") for panel in figure.axes if panel.get_visible()] == [
+            "Sk-LSTM+Att 20/.1, d = 100",
+            "Sk-BiDAF 50/.01, d = 100",
+        ]
+
+
+def test_no_two_models_share_the_look_of_their_lines():
+    count = len(COLOURS) * len(DASHES)
+    assert len({str(line_look(index)) for index in range(count)}) == count
+
+
+def test_a_figure_that_nothing_was_run_for_is_a_strip_that_says_so(config: Config, tmp_path: Path):
+    figure = drawn(read_results(config, tmp_path), "accuracy_threshold")
+    assert [text.get_text() for text in figure.texts] == ["not run"] and not figure.axes
+    assert figure.get_size_inches()[1] < 1
 
 
 def test_a_folder_that_cannot_be_written_is_a_user_error(results: Results, tmp_path: Path):
