@@ -1,7 +1,7 @@
 """The dataset hub: files come through the `datasets` library, which resumes, retries and keeps them in its cache.
 
 What it does not do is done here: contents are checked against the digests that the hub promises, the revision is
-resolved to a commit, and whatever goes wrong becomes one line that says what to do.
+resolved to a commit, and whatever goes wrong becomes one line, and no more than one, that says what to do.
 """
 
 import errno
@@ -32,14 +32,17 @@ def open_hub(dataset: Dataset) -> tuple[str, Callable[[str], pa.Table]]:
     with an error, or whose files are not what it promises, and a full disk, are a `UserError`.
     """
     from datasets import load_dataset_builder  # Imported here: nothing else of the package needs it.
+    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.utils.logging import set_verbosity_error
 
-    with _explained(f"cannot download {dataset.address} from the hub"):
+    set_verbosity_error()  # Its warnings announce each retry. Progress bars do not pass there.
+    failure = f"cannot download {dataset.address} from {ENDPOINT}"
+    with _explained(failure):
         builder = load_dataset_builder(dataset.hub_id, dataset.hub_config, revision=dataset.hub_revision)
         revision = str(builder.hash)
         if dataset.hub_revision not in (None, revision):
             raise UserError(
-                f"cannot download {dataset.address} from the hub: the cache holds revision {revision}, the registry "
-                f"pins {dataset.hub_revision}: {_NETWORK}"
+                f"{failure}: the cache holds revision {revision}, the registry pins {dataset.hub_revision}: {_NETWORK}"
             )
         for url in _file_urls(builder):
             _fetch_checked(url)

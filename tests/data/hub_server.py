@@ -6,7 +6,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -190,6 +190,17 @@ class Handler(BaseHTTPRequestHandler):
 def cut(after: int) -> Fault:
     """Hang up after some bytes."""
     return lambda handler, content: handler.cut(content, after, handler.range_start())
+
+
+def hang(after: int) -> Fault:
+    """Send some bytes, then nothing, until the other side hangs up."""
+
+    def fault(handler: Handler, content: bytes) -> None:
+        handler.cut(content, after, handler.range_start())
+        with suppress(ConnectionError):
+            handler.connection.recv(1)
+
+    return fault
 
 
 def refuse(status: int, **headers: str) -> Fault:

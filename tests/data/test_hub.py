@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -16,12 +17,12 @@ from skimrnn.data.mirrors import inspect_mirror, make_mirror
 from skimrnn.data.registry import DATASETS, Dataset
 from skimrnn.data.sources import fetch_dataset
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_parquet
+from skimrnn.files import read_json, read_parquet, sha256_of_file
 from tests.conftest import small_config
-from tests.data.hub_server import REVISION, Fault, Hub, cut, parquet, refuse, running_hub, stall
+from tests.data.hub_server import REVISION, Fault, Hub, cut, hang, parquet, refuse, running_hub, stall
 from tests.data.hub_server import replace as cheat
 
-TRAIN = "data/train-00000-of-00001.parquet"
+TRAIN, TEST = "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"
 Fetch = Callable[..., dict]
 
 
@@ -119,7 +120,9 @@ def test_what_cannot_be_mended_is_one_line_and_the_next_command_starts_clean(
 
 
 def test_an_unknown_dataset_is_one_line(fetch: Fetch) -> None:
-    with pytest.raises(UserError, match=r"cannot download tests/nothing from the hub: .* doesn't exist on the Hub"):
+    with pytest.raises(
+        UserError, match=r"cannot download tests/nothing from http://127.*: .* doesn't exist on the Hub"
+    ):
         fetch(hub_id="tests/nothing")
 
 
@@ -208,6 +211,84 @@ def test_offline_a_warm_cache_is_enough(tmp_path: Path) -> None:
     assert manifests[0]["revision"] == REVISION
 
 
+def start_data_fetch(mirror: Path, endpoint: str, *program: str, **environment: str) -> subprocess.Popen[str]:
+    """`skimrnn data fetch` of SST in a process of its own (or `program` in its place), with a cache beside `mirror`."""
+    return subprocess.Popen(
+        [sys.executable, *(program or ("-m", "skimrnn")), "data", "fetch", str(mirror), "sst"],
+        env=os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(mirror.parent / "cache")} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_what_a_killed_download_leaves_is_not_taken_as_whole(tmp_path: Path) -> None:
+    mirror, cache = tmp_path / "mirror", tmp_path / "cache"
+    columns = {split: rows(split, count) for split, count in DATASETS["sst"].rows.items()}
+    columns["test"]["text"] = [random.randbytes(4_000).hex() for _ in columns["test"]["text"]]
+    half = 10 << 20  # What the client reads before it writes.
+    with running_hub() as hub:
+        hub.add("SetFit/sst2", **{split: parquet(**values) for split, values in columns.items()})
+        hub.faults[TEST] = [hang(half)]
+        killed = start_data_fetch(mirror, hub.url, HF_HUB_DOWNLOAD_TIMEOUT="900")
+        try:
+            while hub.downloads() < 3 or not [path for path in parts(cache) if path.stat().st_size == half]:
+                assert killed.poll() is None, "it ended by itself"
+                time.sleep(0.05)
+        finally:
+            killed.kill()
+            killed.communicate()
+        assert not mirror.exists()
+        assert {path.name for path in cache.rglob("snapshots/*/data/*")} == {
+            Path(TRAIN).name,
+            "validation-00000-of-00001.parquet",
+        }
+        blobs = [path for path in cache.rglob("blobs/*") if path not in parts(cache)]
+        assert [sha256_of_file(path) for path in blobs] == [path.name for path in blobs]
+
+        again = start_data_fetch(mirror, hub.url)
+        _, told = again.communicate()
+        assert again.returncode == 0, told
+        assert hub.downloads() == 4
+    assert "100%" in told  # The client's bars are shown, though its warnings are not.
+    assert [file.state for file in inspect_mirror(mirror, [DATASETS["sst"]], thorough=True)] == ["complete"] * 3
+    for split, values in columns.items():
+        file = mirror / "SetFit" / "sst2" / f"{split}.parquet"
+        assert read_parquet(file).to_pydict() == values
+        assert read_json(mirror / "manifest.json")[f"SetFit/sst2/{split}.parquet"]["sha256"] == sha256_of_file(file)
+
+
+def parts(cache: Path) -> list[Path]:
+    """The files of the cache that are still being downloaded, or never will be."""
+    return list(cache.rglob("*.incomplete"))
+
+
+def test_a_file_that_was_cut_short_in_the_cache_is_not_taken_as_whole(fetch: Fetch, hub: Hub, dataset: Dataset) -> None:
+    from huggingface_hub import try_to_load_from_cache
+
+    fetch()
+    kept = try_to_load_from_cache(dataset.hub_id, TRAIN, repo_type="dataset")
+    assert isinstance(kept, str)
+    Path(kept).write_bytes(Path(kept).read_bytes()[:1_000])
+    with pytest.raises(UserError, match=r"is not what the hub promised .its digest differs.: run the same command"):
+        fetch()
+    assert fetch()["splits"]["train"]["rows"] == 300
+    assert hub.downloads() == 4
+
+
+def test_no_network_is_one_line(tmp_path: Path) -> None:
+    # The client waits half a minute in all between its attempts: not here.
+    program = "import time; time.sleep = lambda seconds: None; from skimrnn.cli import main; main()"
+    process = start_data_fetch(tmp_path / "mirror", "http://127.0.0.1:9", "-c", program)
+    _, told = process.communicate()
+    assert process.returncode == 2
+    assert told.startswith("error: cannot download SetFit/sst2 from http://127.0.0.1:9: Couldn't reach 'SetFit/sst2'")
+    assert told.endswith(
+        ": check the network, or set data.source to mirror and data.mirror to a folder that holds the parquet files\n"
+    )
+    assert told.count("\n") == 1
+    assert not (tmp_path / "mirror").exists()
+
+
 def test_a_full_disk_is_named_and_leaves_no_data(hub: Hub, dataset: Dataset, small_disk: Path) -> None:
     hub.add("SetFit/sst2", **{split: parquet(**rows(split, 30_000)) for split in ("train", "validation", "test")})
     process = command(hub, small_disk, "raw")
@@ -215,7 +296,7 @@ def test_a_full_disk_is_named_and_leaves_no_data(hub: Hub, dataset: Dataset, sma
     assert (
         process.stderr.strip()
         .splitlines()[-1]
-        .startswith("error: cannot download SetFit/sst2 from the hub: the disk is full: free some space (HF_HOME")
+        .startswith(f"error: cannot download SetFit/sst2 from {hub.url}: the disk is full: free some space (HF_HOME")
     )
     assert "Traceback" not in process.stderr
     assert not (small_disk / "raw").exists()
