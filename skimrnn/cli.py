@@ -283,7 +283,7 @@ def data_list(
     if mirror is not None:
         from skimrnn.data.mirrors import inspect_mirror
 
-        print(f"\n{mirror_table(inspect_mirror(mirror, DATASETS.values(), thorough=False))}")
+        print(f"\n{mirror_table(inspect_mirror(mirror, DATASETS.values(), thorough=False), mirror)}")
 
 
 @data_verb
@@ -317,12 +317,24 @@ def data_prepare(
 @data_verb
 def data_verify(mirror: MirrorArgument, datasets: NamesArgument = None) -> None:
     """Read every file of a mirror, with all the checks of a fetch; damage ends with exit code 2."""
+    from rich.console import Console
+    from rich.progress import track
+
     from skimrnn.data.mirrors import inspect_mirror
     from skimrnn.data.registry import DATASETS
     from skimrnn.reporting.data import mirror_table
 
-    files = inspect_mirror(mirror, _named(datasets) if datasets else DATASETS.values(), thorough=True)
-    print(mirror_table(files))
+    checked = _named(datasets) if datasets else list(DATASETS.values())
+    bar = track(
+        inspect_mirror(mirror, checked, thorough=True),
+        "reading",
+        total=sum(len(dataset.rows) for dataset in checked),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    files = list(bar)
+    print(mirror_table(files, mirror))
     if damaged := [file for file in files if file.state == "damaged"]:
         raise UserError(damaged[0].fault + (f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""))
 

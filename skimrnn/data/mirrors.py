@@ -1,63 +1,69 @@
 """Mirrors of the hub on disk: what they hold, whether it is whole, and how one is made.
 
 A mirror holds `<address>/<split>.parquet` with the hub's columns, and may hold `manifest.json`: for each file its rows,
-the rows of the official release, whether it is complete, its size and its SHA-256.
+the rows of the official release, whether it is complete, its size and its SHA-256. The Children's Book Test may lie
+there as its release has it instead, CBTest.tgz unpacked: `CBTest/data/cbtest_<config>_<split>.txt`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skimrnn.data.hub import open_hub
 from skimrnn.data.registry import Dataset
-from skimrnn.data.sources import checked_split, hold_against_manifest
+from skimrnn.data.sources import checked_split, mirrored_file, read_mirrored
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_parquet, sha256_of_file, write_json, write_parquet
+from skimrnn.files import read_json, sha256_of_file, write_json, write_parquet
 
-State = Literal["complete", "partial", "missing", "damaged"]
+State = Literal["complete", "partial", "unread", "missing", "damaged"]
+"""Of a split: as many rows as the release; another number; there, but to be read whole before its rows are known; not
+there; not what it should be."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One split in a mirror; `fault` says what is wrong with a damaged one."""
+    """One split in a mirror; `rows` is None where they are not known, `fault` says what is wrong with a damaged one."""
 
     dataset: Dataset
     split: str
+    path: Path
     state: State
-    rows: int = 0
+    rows: int | None = None
     bytes: int = 0
     fault: str = ""
 
 
-def inspect_mirror(mirror: Path, datasets: Iterable[Dataset], *, thorough: bool) -> list[File]:
-    """The state of every split of `datasets` in `mirror`, as far as its file says.
+def inspect_mirror(mirror: Path, datasets: Iterable[Dataset], *, thorough: bool) -> Iterator[File]:
+    """The state of every split of `datasets` in `mirror`, as far as its file says; each as soon as it is known.
 
     `thorough` reads the files, too: every check of a fetch, and digests where the mirror has a manifest.
     """
     if not mirror.is_dir():
         raise UserError(f"{mirror}: no such folder: give the folder of a mirror")
-    return [_inspect(mirror, dataset, split, thorough) for dataset in datasets for split in dataset.rows]
+    return (_inspect(mirror, dataset, split, thorough) for dataset in datasets for split in dataset.rows)
 
 
 def _inspect(mirror: Path, dataset: Dataset, split: str, thorough: bool) -> File:
-    name = f"{dataset.address}/{split}.parquet"
-    path = mirror / name
+    path = mirrored_file(mirror, dataset, split)
     if not path.is_file():
-        return File(dataset, split, "missing")
+        return File(dataset, split, path, "missing")
     size = path.stat().st_size
     try:
-        rows = pq.read_metadata(path).num_rows
         if thorough:
-            hold_against_manifest(mirror, dataset, split, rows)
-            checked_split(read_parquet(path), dataset, split, name)
+            rows = checked_split(read_mirrored(mirror, dataset, split), dataset, split, str(path)).num_rows
+        elif path.suffix == ".txt":
+            return File(dataset, split, path, "unread", None, size)
+        else:
+            rows = pq.read_metadata(path).num_rows
     except UserError as error:
-        return File(dataset, split, "damaged", 0, size, str(error))
-    except Exception as error:  # Of parquet, for what is none.
-        return File(dataset, split, "damaged", 0, size, str(error).splitlines()[0])
-    return File(dataset, split, "complete" if rows == dataset.rows[split] else "partial", rows, size)
+        return File(dataset, split, path, "damaged", None, size, str(error))
+    except (pa.ArrowException, OSError) as error:
+        return File(dataset, split, path, "damaged", None, size, f"{path}: {error}")
+    return File(dataset, split, path, "complete" if rows == dataset.rows[split] else "partial", rows, size)
 
 
 def make_mirror(mirror: Path, datasets: Iterable[Dataset], tell: Callable[[str], None]) -> None:

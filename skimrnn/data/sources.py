@@ -99,19 +99,27 @@ def _open(dataset: Dataset, source: str, mirror: Path | None) -> tuple[str | Non
             made = embedded_questions
         return None, lambda split: made(dataset, split)
     if source == "mirror" and mirror is not None:
-        return _mirrored_revision(mirror, dataset), lambda split: _read_mirror(mirror, dataset, split)
+        return _mirrored_revision(mirror, dataset), lambda split: read_mirrored(mirror, dataset, split)
     raise UserError(f"unknown data source {source!r}: choose hub, mirror (with its folder) or embedded")
 
 
-def _read_mirror(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
-    """`<address>/<split>.parquet` or, for CBT, the file of the unpacked CBTest.tgz."""
+def mirrored_file(mirror: Path, dataset: Dataset, split: str) -> Path:
+    """Where a mirror has a split: `<address>/<split>.parquet` or, for CBT, the file of the unpacked CBTest.tgz."""
     if dataset.hub_id == "cam-cst/cbt":
         name = {"train": "train", "validation": "valid_2000ex", "test": "test_2500ex"}[split]
         text = mirror / "CBTest" / "data" / f"cbtest_{dataset.hub_config}_{name}.txt"
         if text.exists():
-            return read_cbtest(text)
-    table = read_parquet(mirror / dataset.address / f"{split}.parquet")
-    hold_against_manifest(mirror, dataset, split, table.num_rows)
+            return text
+    return mirror / dataset.address / f"{split}.parquet"
+
+
+def read_mirrored(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
+    """One split of a mirror as its file has it; a parquet file must be the one in the mirror's manifest."""
+    path = mirrored_file(mirror, dataset, split)
+    if path.suffix == ".txt":
+        return read_cbtest(path)
+    table = read_parquet(path)
+    _hold_against_manifest(mirror, dataset, split, table.num_rows)
     return table
 
 
@@ -123,7 +131,7 @@ def _mirrored_revision(mirror: Path, dataset: Dataset) -> str | None:
     return entry.revision if entry else None
 
 
-def hold_against_manifest(mirror: Path, dataset: Dataset, split: str, rows: int) -> None:
+def _hold_against_manifest(mirror: Path, dataset: Dataset, split: str, rows: int) -> None:
     """Refuse a file that is not the one in the mirror's manifest, and a manifest that hides that rows are missing."""
     if not (mirror / "manifest.json").is_file():
         return

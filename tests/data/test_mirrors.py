@@ -49,6 +49,12 @@ def write_manifest(mirror: Path, **claims: bool) -> None:
     (mirror / "manifest.json").write_text(json.dumps(entries))
 
 
+def line_of(dataset: str, split: str, output: str) -> str:
+    """What the table of a mirror says of one split, single-spaced."""
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    return next(line for line in lines if line.startswith(f"{dataset} {split} ")).removeprefix(f"{dataset} {split} ")
+
+
 def states(mirror: Path, dataset: Dataset = SST) -> dict[str, str]:
     return {file.split: file.state for file in inspect_mirror(mirror, [dataset], thorough=True)}
 
@@ -66,7 +72,7 @@ def test_missing_rows_are_said_by_the_mirror_and_by_what_is_made_from_it(small_m
     assert [(file.split, file.state, file.rows) for file in files] == [
         ("train", "partial", 1),
         ("validation", "complete", 2),
-        ("test", "missing", 0),
+        ("test", "missing", None),
     ]
     write(small_mirror, "test", ["a", "b"])
     write_manifest(small_mirror)
@@ -105,18 +111,70 @@ def test_verify_ends_with_the_first_fault_and_exit_code_2(small_mirror: Path) ->
     (small_mirror / "manifest.json").unlink()
     result = CliRunner().invoke(app, ["data", "verify", str(small_mirror), "sst"])
     assert result.exit_code == 2
-    assert "test" in result.stdout and "damaged" in result.stdout
-    assert "partial" in result.stdout  # The train split has 3 of 6,920 rows.
+    assert result.stderr == f"error: {path}: truncated or not a parquet file: delete it and fetch or make it again\n"
+    assert line_of("sst", "train", result.stdout).startswith("partial 3 of 6,920")
+    assert line_of("sst", "test", result.stdout).startswith("damaged")
     assert "Traceback" not in result.output
     result = CliRunner().invoke(app, ["data", "verify", str(small_mirror / "nowhere")])
     assert result.exit_code == 2
     assert "no such folder" in result.output
 
 
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Path:
+    """A mirror with CBT-NE as CBTest.tgz has it: the official size in validation, two questions in the other splits."""
+    folder = tmp_path / "CBTest" / "data"
+    folder.mkdir(parents=True)
+    question = "1 A hen sat .\n2 The XXXXX ran .\then\t\tfox|hen\n\n"
+    for name, rows in (("train", 2), ("valid_2000ex", 2_000), ("test_2500ex", 2)):
+        (folder / f"cbtest_NE_{name}.txt").write_text(question * rows)
+    return tmp_path
+
+
+def test_the_list_says_that_the_text_of_the_release_is_there_and_how_large(unpacked: Path) -> None:
+    result = CliRunner().invoke(app, ["data", "list", "--mirror", str(unpacked)])
+    assert result.exit_code == 0
+    file = unpacked / "CBTest" / "data" / "cbtest_NE_train.txt"
+    size = f"{file.stat().st_size / 1e3:.1f} kB"
+    assert line_of("cbt_ne", "train", result.stdout) == f"unread ? of 108,719 {size} CBTest/data/cbtest_NE_train.txt"
+    assert line_of("cbt_cn", "train", result.stdout) == "missing cam-cst/cbt/CN/train.parquet"
+
+
+def test_verify_counts_the_questions_of_the_text_of_the_release(unpacked: Path) -> None:
+    result = CliRunner().invoke(app, ["data", "verify", str(unpacked), "cbt_ne"])
+    assert result.exit_code == 0
+    assert line_of("cbt_ne", "train", result.stdout).startswith("partial 2 of 108,719 ")
+    assert line_of("cbt_ne", "validation", result.stdout).startswith("complete 2,000 of 2,000 ")
+    assert line_of("cbt_ne", "test", result.stdout).startswith("partial 2 of 2,500 ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("2 The XXXXX ran .\then\t\tfox|hen\n\n", "", "line 2: not sentence 2: unpack CBTest.tgz again"),
+        ("fox|hen", "fox|cow", "the answer 'hen' does not stand among fox, cow (1 rows): fetch the file again"),
+        ("hen sat", "hen \udcff sat", "line 1: not UTF-8: unpack CBTest.tgz again"),
+    ],
+)
+def test_verify_names_what_is_wrong_with_a_text_of_the_release(
+    old: str, new: str, message: str, unpacked: Path
+) -> None:
+    file = unpacked / "CBTest" / "data" / "cbtest_NE_train.txt"
+    file.write_bytes(file.read_text().replace(old, new, 1).encode(errors="surrogateescape"))
+    result = CliRunner().invoke(app, ["data", "verify", str(unpacked), "cbt_ne"])
+    assert result.exit_code == 2
+    assert line_of("cbt_ne", "train", result.stdout).startswith("damaged")
+    assert line_of("cbt_ne", "validation", result.stdout).startswith("complete")
+    assert result.stderr.startswith(f"error: {file}") and result.stderr.endswith(f"{message}\n")
+    assert result.stderr.count("\n") == 1
+
+
 def test_the_list_names_every_dataset_and_its_licence() -> None:
     result = CliRunner().invoke(app, ["data", "list"])
+    lines = result.stdout.splitlines()
+    licences = " ".join(line[lines[0].index("licence") :].strip() for line in lines)
     for dataset in DATASETS.values():
-        assert dataset.name in result.stdout and dataset.licence in result.stdout
+        assert dataset.name in result.stdout and dataset.licence in licences
     assert "cbt-mini/NE (not on the hub)" in result.stdout
 
 
