@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from skimrnn.data.offsets import Token, tokenise_with_offsets
 from skimrnn.data.registry import Alignment, Dataset
+from skimrnn.data.tokens import announced_leaks
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_parquet, write_json, write_parquet
 
@@ -42,9 +43,10 @@ def checked_questions(table: pa.Table, place: str) -> pa.Table:
                 "starts": answers.field("answer_start").cast(pa.list_(pa.int64())),
             }
         )
+        checked.validate(full=True)
     except (pa.ArrowException, KeyError, AttributeError) as error:
         raise UserError(
-            f"{place}: id, context and question must be text, and answers must hold text and answer_start: "
+            f"{place}: id, context and question must be text (UTF-8), and answers must hold text and answer_start: "
             "fetch the file again"
         ) from error
     if any(checked[column].null_count for column in checked.column_names):
@@ -86,9 +88,11 @@ def tokenise_questions(dataset: Dataset, raw: Path, folder: Path, processes: int
 
     A text, context or question, stands there once: text, tokens (joined by spaces), starts and stops (characters of
     each token). A question has id, context and question (rows of the texts), answers, first and last (tokens of its
-    first answer, -1 where there are none). The manifest counts how the first answers could be aligned.
+    first answer, -1 where there are none). The manifest counts how the first answers could be aligned, and the texts
+    that stand in two splits, which are announced, too.
     """
     manifest = read_json(raw / "manifest.json")
+    tables: dict[str, pa.Table] = {}
     alignment: dict[str, dict[Alignment, int]] = {}
     for split in dataset.rows:
         rows = read_parquet(raw / f"{split}.parquet").to_pylist()
@@ -105,19 +109,15 @@ def tokenise_questions(dataset: Dataset, raw: Path, folder: Path, processes: int
         alignment[split] = {"exact": 0, "widened": 0, "unusable": 0}
         for *_, kind in spans:
             alignment[split][kind] += 1
-        write_parquet(
-            folder / f"{split}.parquet",
-            pa.table(
-                {
-                    "text": texts,
-                    "tokens": [" ".join(token.word for token in tokens_) for tokens_ in tokens],
-                    "starts": pa.array(
-                        [[token.start for token in tokens_] for tokens_ in tokens], pa.list_(pa.int32())
-                    ),
-                    "stops": pa.array([[token.stop for token in tokens_] for tokens_ in tokens], pa.list_(pa.int32())),
-                }
-            ),
+        tables[split] = pa.table(
+            {
+                "text": texts,
+                "tokens": [" ".join(token.word for token in tokens_) for tokens_ in tokens],
+                "starts": pa.array([[token.start for token in tokens_] for tokens_ in tokens], pa.list_(pa.int32())),
+                "stops": pa.array([[token.stop for token in tokens_] for tokens_ in tokens], pa.list_(pa.int32())),
+            }
         )
+        write_parquet(folder / f"{split}.parquet", tables[split])
         write_parquet(
             folder / f"{split}.questions.parquet",
             pa.table(
@@ -131,4 +131,5 @@ def tokenise_questions(dataset: Dataset, raw: Path, folder: Path, processes: int
                 }
             ),
         )
-    write_json(folder / "manifest.json", {**manifest, "unlabelled": None, "alignment": alignment})
+    leaks = announced_leaks(dataset, tables)
+    write_json(folder / "manifest.json", {**manifest, "unlabelled": None, "alignment": alignment, "leaks": leaks})

@@ -57,9 +57,9 @@ def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, proce
     for split, table in tables.items():
         tables[split], cut[split] = _cut_long(table)
         write_parquet(folder / f"{split}.parquet", tables[split])
-    leaks = count_leaks({split: table for split, table in tables.items() if split != dataset.unlabelled_split})
-    for pair, count in leaks.items():
-        print(f"warning: {dataset.name}: {count:,} texts of {pair}", file=sys.stderr)
+    leaks = announced_leaks(
+        dataset, {split: table for split, table in tables.items() if split != dataset.unlabelled_split}
+    )
     write_json(
         folder / "manifest.json",
         {
@@ -118,6 +118,14 @@ def count_leaks(tables: dict[str, pa.Table]) -> dict[str, int]:
         for earlier in range(later):
             if count := sum(text in seen[names[earlier]] for text in _hashes(tables[names[later]])):
                 leaks[f"{names[later]} that stand in {names[earlier]}"] = count
+    return leaks
+
+
+def announced_leaks(dataset: Dataset, tables: dict[str, pa.Table]) -> dict[str, int]:
+    """What `count_leaks` counts, with a warning on stderr for each pair of splits that share texts."""
+    leaks = count_leaks(tables)
+    for pair, count in leaks.items():
+        print(f"warning: {dataset.name}: {count:,} texts of {pair}", file=sys.stderr)
     return leaks
 
 

@@ -24,7 +24,7 @@ from skimrnn.data.sources import fetch_dataset
 from skimrnn.data.squad import align, tokenise_questions
 from skimrnn.data.vectors import write_vectors
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, write_parquet
+from skimrnn.files import read_json, read_parquet, write_parquet
 from skimrnn.training.reading import answer_questions, build_reader
 from tests.conftest import ROOT
 
@@ -126,6 +126,27 @@ def test_an_answer_becomes_the_tokens_that_it_begins_and_ends_in() -> None:
 def test_malformed_questions_are_one_line(rows: list[dict], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"rajpurkar/squad \(train, from the mirror\): .*{message}"):
         fetch_dataset(SQUAD, "mirror", mirror_of(tmp_path / "hub", rows), tmp_path / "raw")
+
+
+def test_a_context_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    mirror = mirror_of(tmp_path / "hub", [question(1, "Ann", [("Ann", 0)])])
+    file = mirror / "rajpurkar" / "squad" / "train.parquet"
+    table = read_parquet(file)
+    wrong = pa.array([b"Ann caf\xe9"]).view(pa.string())
+    write_parquet(file, table.set_column(table.column_names.index("context"), "context", wrong))
+    with pytest.raises(UserError, match=r"\(train, from the mirror\): id, context and question must be text .UTF-8.,"):
+        fetch_dataset(SQUAD, "mirror", mirror, tmp_path / "raw")
+
+
+def test_texts_that_stand_in_both_splits_are_counted_and_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = [question(number, f"Ann {number}", [("Ann", 0)], f"Who is {number}?") for number in range(3)]
+    validation = [train[0], train[1] | {"context": "Ann alone"}, question(4, "Ann", [("Ann", 0)], "Who?")]
+    fetch_dataset(SQUAD, "mirror", mirror_of(tmp_path / "hub", train, validation), tmp_path / "raw")
+    tokenise_questions(SQUAD, tmp_path / "raw", tmp_path / "tokens")
+    assert read_json(tmp_path / "tokens" / "manifest.json")["leaks"] == {"validation that stand in train": 3}
+    assert capsys.readouterr().err == "warning: squad: 3 texts of validation that stand in train\n"
 
 
 def test_unusable_answers_and_long_contexts_leave_training_and_are_counted(tmp_path: Path) -> None:
