@@ -217,7 +217,7 @@ def test_the_embedded_corpus_asks_for_what_stands_in_the_text(tmp_path: Path) ->
     tokenise_questions(SQUAD, tmp_path / "raw", tmp_path / "tokens")
     alignment = read_json(tmp_path / "tokens" / "manifest.json")["alignment"]
     assert alignment["train"] == {"exact": 1600, "widened": 0, "unusable": 0}
-    assert alignment["validation"] == {"exact": 400, "widened": 0, "unusable": 0}
+    assert alignment["validation"] == {"exact": 100, "widened": 0, "unusable": 0}
 
 
 def test_a_part_of_the_real_release_aligns(mirror: Path, tmp_path: Path) -> None:
