@@ -308,7 +308,7 @@ def data_prepare(
     settings = read_config(config)
     if unknown := [name for name in datasets or [] if name not in settings.datasets]:
         raise UserError(f"unknown dataset {', '.join(unknown)}: the config has {', '.join(settings.datasets)}")
-    targets = [f"data/prepared/{settings.scale}/{name}/manifest.json" for name in datasets or settings.datasets]
+    targets = [f"data/prepared/{settings.scale}/{name}" for name in datasets or settings.datasets]
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", str(config), *targets]
     if subprocess.run(command, check=False).returncode:
         raise UserError("the preparation did not end well: see the step that failed above")

@@ -3,7 +3,7 @@
 
 rule analyse_model:
     input:
-        prepared=rules.prepare_dataset.output.manifest,
+        prepared=rules.prepare_dataset.output.folder,
         tokens=rules.prepare_dataset.input.tokens,
         weights=rules.train_model.output.weights,
         training=rules.train_model.output.training,
@@ -18,12 +18,10 @@ rule analyse_model:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        prepared=subpath(input.prepared, parent=True),
-        tokens=subpath(input.tokens, parent=True),
         runs=lambda wildcards, input: Path(input.weights).parents[3],
         results=lambda wildcards, output: Path(output.analysis).parents[2],
         code=code_digest(*ANALYSIS_CODE),
     shell:
         "python -m skimrnn analyse --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
-        " --prepared {params.prepared} --tokens {params.tokens} --runs {params.runs} --output {params.results}"
+        " --prepared {input.prepared} --tokens {input.tokens} --runs {params.runs} --output {params.results}"
         " --threads {threads} 2> {log}"

@@ -8,7 +8,7 @@ VECTOR_TEXTS = [
 
 rule fetch_dataset:
     output:
-        manifest="data/raw/{source}/{dataset}/manifest.json",
+        folder=directory("data/raw/{source}/{dataset}"),
     log:
         "logs/fetch_dataset/{source}/{dataset}.log",
     benchmark:
@@ -18,7 +18,6 @@ rule fetch_dataset:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        folder=subpath(output.manifest, parent=True),
         code=code_digest(
             "data/registry.py",
             "data/sources.py",
@@ -29,14 +28,14 @@ rule fetch_dataset:
             "data/hub.py",
         ),
     shell:
-        "python -m skimrnn fetch --dataset {wildcards.dataset} --output {params.folder} 2> {log}"
+        "python -m skimrnn fetch --dataset {wildcards.dataset} --output {output.folder} 2> {log}"
 
 
 rule tokenise_dataset:
     input:
-        raw="data/raw/{source}/{dataset}/manifest.json",
+        raw=rules.fetch_dataset.output.folder,
     output:
-        manifest="data/tokens/{source}/{dataset}/manifest.json",
+        folder=directory("data/tokens/{source}/{dataset}"),
     log:
         "logs/tokenise_dataset/{source}/{dataset}.log",
     benchmark:
@@ -46,8 +45,6 @@ rule tokenise_dataset:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        raw=subpath(input.raw, parent=True),
-        folder=subpath(output.manifest, parent=True),
         seed=CONFIG.data.seed,
         code=code_digest(
             "data/registry.py",
@@ -58,7 +55,7 @@ rule tokenise_dataset:
             "data/cloze.py",
         ),
     shell:
-        "python -m skimrnn tokenise --dataset {wildcards.dataset} --raw {params.raw} --output {params.folder}"
+        "python -m skimrnn tokenise --dataset {wildcards.dataset} --raw {input.raw} --output {output.folder}"
         " --processes {threads} 2> {log}"
 
 
@@ -66,7 +63,7 @@ rule make_vectors:
     input:
         tokens=(
             expand(
-                "data/tokens/{source}/{dataset}/manifest.json",
+                "data/tokens/{source}/{dataset}",
                 source=SOURCE,
                 dataset=VECTOR_TEXTS,
             )
@@ -84,7 +81,7 @@ rule make_vectors:
         runtime=growing(120),
     params:
         folders=lambda wildcards, input: [
-            f"--tokens {Path(path).parent}" for path in input.tokens
+            f"--tokens {folder}" for folder in input.tokens
         ],
         settings=CONFIG.vectors.model_dump_json(),
         code=code_digest("data/vectors.py", "data/download.py"),
@@ -94,10 +91,10 @@ rule make_vectors:
 
 rule prepare_dataset:
     input:
-        tokens=f"data/tokens/{SOURCE}/{{dataset}}/manifest.json",
+        tokens=f"data/tokens/{SOURCE}/{{dataset}}",
         vectors=rules.make_vectors.output.vectors,
     output:
-        manifest=f"data/prepared/{SCALE}/{{dataset}}/manifest.json",
+        folder=directory(f"data/prepared/{SCALE}/{{dataset}}"),
     log:
         f"logs/prepare_dataset/{SCALE}/{{dataset}}.log",
     benchmark:
@@ -106,9 +103,7 @@ rule prepare_dataset:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        tokens=subpath(input.tokens, parent=True),
-        folder=subpath(output.manifest, parent=True),
         code=code_digest("data/prepare.py", "data/questions.py", "data/vectors.py"),
     shell:
-        "python -m skimrnn prepare --dataset {wildcards.dataset} --tokens {params.tokens} --vectors {input.vectors}"
-        " --output {params.folder} 2> {log}"
+        "python -m skimrnn prepare --dataset {wildcards.dataset} --tokens {input.tokens} --vectors {input.vectors}"
+        " --output {output.folder} 2> {log}"

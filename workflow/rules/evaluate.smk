@@ -4,7 +4,7 @@
 
 rule evaluate_model:
     input:
-        prepared=rules.prepare_dataset.output.manifest,
+        prepared=rules.prepare_dataset.output.folder,
         weights=rules.train_model.output.weights,
         training=rules.train_model.output.training,
         timing=rules.train_model.output.timing,
@@ -20,18 +20,17 @@ rule evaluate_model:
         mem_mb=growing(3000),
         runtime=growing(60),
     params:
-        prepared=subpath(input.prepared, parent=True),
         run=subpath(input.weights, parent=True),
         code=code_digest(*TRAINING_CODE, "measures/flops.py"),
     shell:
         "python -m skimrnn evaluate --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
-        " --prepared {params.prepared} --run {params.run} --output {output.record} --threads {threads} 2> {log}"
+        " --prepared {input.prepared} --run {params.run} --output {output.record} --threads {threads} 2> {log}"
 
 
 # Sp: of all models of a dataset in one job, which has the machine to itself.
 rule measure_speed:
     input:
-        prepared=rules.prepare_dataset.output.manifest,
+        prepared=rules.prepare_dataset.output.folder,
         weights=lambda wildcards: [
             f"runs/{SCALE}/{wildcards.dataset}/{model}/{seed}/weights.safetensors"
             for model in CONFIG.timed_models(wildcards.dataset)
@@ -48,10 +47,9 @@ rule measure_speed:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        prepared=subpath(input.prepared, parent=True),
-        runs=f"runs/{SCALE}",
+        runs=lambda wildcards, input: Path(input.weights[0]).parents[3],
         settings=CONFIG.speed.model_dump_json(),
         code=code_digest("kernels", "layers", "measures"),
     shell:
-        "python -m skimrnn speed --dataset {wildcards.dataset} --prepared {params.prepared} --runs {params.runs}"
+        "python -m skimrnn speed --dataset {wildcards.dataset} --prepared {input.prepared} --runs {params.runs}"
         " --output {output.speed} 2> {log}"

@@ -3,7 +3,7 @@
 
 rule train_first_steps:
     input:
-        prepared=rules.prepare_dataset.output.manifest,
+        prepared=rules.prepare_dataset.output.folder,
     output:
         weights=f"runs/{SCALE}/{{dataset}}/{{model}}/{{seed}}/step-{{step}}.safetensors",
     log:
@@ -16,7 +16,6 @@ rule train_first_steps:
         # It goes on from its checkpoint at the next attempt.
         runtime=growing(720),
     params:
-        prepared=subpath(input.prepared, parent=True),
         folder=subpath(output.weights, parent=True),
         run=lambda wildcards: CONFIG.run(
             wildcards.dataset, wildcards.model, int(wildcards.seed)
@@ -24,12 +23,12 @@ rule train_first_steps:
         code=code_digest(*TRAINING_CODE),
     shell:
         "python -m skimrnn train --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
-        " --prepared {params.prepared} --output {params.folder} --threads {threads} --until {wildcards.step} 2> {log}"
+        " --prepared {input.prepared} --output {params.folder} --threads {threads} --until {wildcards.step} 2> {log}"
 
 
 rule train_model:
     input:
-        prepared=rules.prepare_dataset.output.manifest,
+        prepared=rules.prepare_dataset.output.folder,
         first=first_steps,
     output:
         weights=f"runs/{SCALE}/{{dataset}}/{{model}}/{{seed}}/weights.safetensors",
@@ -45,7 +44,6 @@ rule train_model:
         # It goes on from its checkpoint at the next attempt.
         runtime=growing(720),
     params:
-        prepared=subpath(input.prepared, parent=True),
         folder=subpath(output.weights, parent=True),
         run=lambda wildcards: CONFIG.run(
             wildcards.dataset, wildcards.model, int(wildcards.seed)
@@ -54,4 +52,4 @@ rule train_model:
         code=code_digest(*TRAINING_CODE),
     shell:
         "python -m skimrnn train --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
-        " --prepared {params.prepared} --output {params.folder} --threads {threads} {params.start} 2> {log}"
+        " --prepared {input.prepared} --output {params.folder} --threads {threads} {params.start} 2> {log}"
