@@ -318,7 +318,8 @@ def _confidence(results: Results) -> Figure:
         axes.stairs(100 * shares.mean(axis=0), edges, color=colour, linestyle=dash, linewidth=1.4)
         mean = 100 * float(np.mean([c.mean for c in found]))
         axes.plot(mean, 0, clip_on=False, color=colour, marker="v" if dash == "-" else "1")
-        axes.set(xlabel="max(p_read, p_skim) (%)", ylabel="Decisions (%)", xlim=(50, 100), ylim=(0, None))
+        axes.set(xlabel="max(p_read, p_skim) (%)", ylabel="Decisions (%)", xlim=(50, 100))
+        axes.set_ylim(0, None, auto=True)  # The next LSTM may reach higher.
 
     mean = Line2D([], [], color="#666666", marker="v", linestyle="none")
     return _panel_a_model(results, draw, ("color", "linestyle"), {"mean": mean})

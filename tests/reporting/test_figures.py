@@ -106,6 +106,8 @@ def test_each_lstm_of_a_reader_has_a_look_of_its_own(tmp_path: Path):
             "Sk-LSTM+Att 20/.1, d = 100",
             "Sk-BiDAF 50/.01, d = 100",
         ]
+        for panel in figure.axes:
+            assert panel.dataLim.y1 <= panel.get_ylim()[1], name
 
 
 def test_no_two_models_share_the_look_of_their_lines():

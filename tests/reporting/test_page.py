@@ -163,6 +163,23 @@ def test_text_is_escaped(
     assert json.loads(elements.data)["texts"][1]["points"][-1]["answer"] == HOSTILE[0]
 
 
+def test_an_answer_may_start_a_text_and_end_it(
+    write: Callable[[], str],
+    config: Config,
+    make_record: Callable[..., Record],
+    store: Callable[..., Path],
+):
+    record = make_record(config, "imdb", "skim-5-0.01", 0)
+    analysis = build_analysis(record, ["layer 1"], question="Who?").model_dump(mode="json")
+    first, second = analysis["skim"]["samples"]
+    first["span"] = [0, 1]
+    second["span"] = [len(second["tokens"]) - 1] * 2
+    write_json(store(record).with_suffix(".analysis.json"), analysis)
+    marked = re.findall(r"<mark>(.*?)</mark>", write(), re.DOTALL)
+    words = [Elements(part).text.split() for part in marked]
+    assert words == [first["tokens"][:2], second["tokens"][-1:]]
+
+
 def test_the_summary_says_what_is_not_finished(tmp_path: Path):
     config = read_config(ROOT / "config" / "paper.yaml").for_task("question_answering")
     for seed, stopped in enumerate(("unfinished", "patience")):
