@@ -107,7 +107,7 @@ def test_without_network_the_hub_is_named_and_nothing_is_left(tmp_path: Path) ->
         HF_HOME=str(tmp_path / "cache"),
     )
     message = error_of(process)
-    assert "cannot download SetFit/sst2 from the hub" in message
+    assert "cannot download SetFit/sst2 from https://huggingface.co" in message
     assert "check the network, or set data.source to mirror" in message
     assert not (tmp_path / "raw").exists()
 
