@@ -197,7 +197,10 @@ class SkimmingLayer(nn.Module):
         order = reversal(lengths, len(inputs))
         state = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
         sides = torch.stack([inputs, reorder(inputs, order)])
-        both = self._run_cells(sides, lengths.expand(2, -1), state, *suffixes)
+        noise = self._noise(sides)
+        if noise is not None:  # A token's noise does not depend on the order of reading.
+            noise = torch.stack([noise[0], reorder(noise[1], order)])
+        both = self._run_cells(sides, lengths.expand(2, -1), state, suffixes, noise)
         forward, backward = (
             SkimSequence(
                 both.outputs[side],
@@ -210,13 +213,22 @@ class SkimmingLayer(nn.Module):
         return [forward, in_order(backward, order)]
 
     def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
-        return self._run_cells(inputs, lengths, state, suffix, reverse=suffix.endswith("_reverse"))
+        reverse = suffix.endswith("_reverse")
+        return self._run_cells(inputs, lengths, state, [suffix], self._noise(inputs), reverse)
+
+    def _noise(self, inputs: Tensor) -> Tensor | None:
+        return gumbel_noise(inputs) if self.training else None
 
     def _run_cells(
-        self, inputs: Tensor, lengths: Tensor, state: State, *suffixes: str, reverse: bool = False
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        state: State,
+        suffixes: Sequence[str],
+        noise: Tensor | None,
+        reverse: bool = False,
     ) -> SkimSequence:
         """Run the cells of one suffix or, with a leading dimension on all tensors, of each."""
-        noise = gumbel_noise(inputs) if self.training else None
 
         def weights(prefix: str) -> list[Tensor]:
             parts = zip(*(self._weights(prefix, suffix) for suffix in suffixes), strict=True)

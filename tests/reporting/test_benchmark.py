@@ -59,7 +59,10 @@ def test_the_files_are_written_the_same_twice(report: Report, tmp_path: Path):
     for name in ("one", "two"):
         write_benchmark(report, tmp_path / name)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == ["benchmark.md", "plain.png", "plain.svg", "speedup.png", "speedup.svg"]
+    assert names == [
+        "benchmark.md",
+        *(f"{figure}.{suffix}" for figure in ("plain", "speedup") for suffix in ("pdf", "png", "svg")),
+    ]
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
 
 

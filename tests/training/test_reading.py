@@ -304,7 +304,7 @@ def test_the_record_says_what_was_run(config: Config, squad: Prepared, tmp_path:
     record = read_reading_record(tmp_path / "0.json")
     assert record.config == config.run("squad", "standard", 0)
     assert record.data.digest == squad.manifest["digest"]
-    assert (record.test.examples, record.test.skim_rate, record.test.layer_skim_rates) == (400, 0.0, {})
+    assert (record.test.examples, record.test.skim_rate, record.test.layer_skim_rates) == (100, 0.0, {})
     broken = json.loads((tmp_path / "0.json").read_text())
     del broken["test"]["f1"]
     (tmp_path / "0.json").write_text(json.dumps(broken))
