@@ -319,7 +319,7 @@ def _confidence(results: Results) -> Figure:
         mean = 100 * float(np.mean([c.mean for c in found]))
         axes.plot(mean, 0, clip_on=False, color=colour, marker="v" if dash == "-" else "1")
         axes.set(xlabel="max(p_read, p_skim) (%)", ylabel="Decisions (%)", xlim=(50, 100))
-        axes.set_ylim(0, None, auto=True)  # The next LSTM may reach higher.
+        _from_zero(axes)
 
     mean = Line2D([], [], color="#666666", marker="v", linestyle="none")
     return _panel_a_model(results, draw, ("color", "linestyle"), {"mean": mean})
