@@ -400,7 +400,7 @@ def _grid_of(count: int) -> tuple[Figure, list[Axes]]:
 
 def _panel_title(results: Results, dataset: str, name: str) -> str:
     title = system_titles(results.config)[name]
-    return title if len(results.config.datasets) == 1 else f"{get_dataset(dataset).title}, {title}"
+    return title if len(results.config.datasets) == 1 else f"{get_dataset(dataset).title}\n{title}"
 
 
 def _strips(results: Results) -> Figure:
