@@ -84,27 +84,31 @@ def gru(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> 
     return _plain("gru", inputs, lengths, state, weights, False)
 
 
-class Folded:
-    """A layer whose input projections are kept per word of a vocabulary. Inference only.
+class Frozen:
+    """A layer for inference with the weights that it has now: packed once, for any number of calls.
 
-    `vectors` (V, E) are the words; `weights` are those of a plain cell, or of a skimming layer (big, small, decision).
-    The table takes V x (4D + 4S + 1) floats, a little more for padding.
+    `weights` are those of a plain cell, or of a skimming layer (big, small, decision). With `vectors` (V, E) the layer
+    reads words, whose input projections are kept: a table of V x (4D + 4S + 1) floats, a little more for padding.
     """
 
-    def __init__(self, cell: str, vectors: Tensor, weights: Sequence[Tensor]) -> None:
-        vectors = vectors.detach().contiguous()
-        self._cell = cell
+    def __init__(self, cell: str, weights: Sequence[Tensor], vectors: Tensor | None = None) -> None:
         self._weights = [weight.detach().clone() for weight in weights]
         self._layer = _pack(cell, self._weights)
-        self.table = vectors.new_empty(len(vectors), self._layer.folded_size)
-        self._layer.fold(vectors.data_ptr(), len(vectors), self.table.data_ptr())
+        self._table = None
+        if vectors is not None:
+            vectors = vectors.detach().contiguous()
+            self._table = vectors.new_empty(len(vectors), self._layer.folded_size)
+            self._layer.fold(vectors.data_ptr(), len(vectors), self._table.data_ptr())
 
-    def __call__(self, words: Tensor, lengths: Tensor, state: State, threshold: float = 0.5) -> SkimSequence:
-        """Run over `words` (T, B, int64). A plain cell reads every word."""
-        _check_shapes(words[..., None].expand(*words.shape, self._weights[0].shape[1]), lengths, state, self._weights)
-        if words.dtype != torch.int64:
-            raise TypeError(f"words must be int64, not {words.dtype}")
-        return _infer(self._layer, self._weights, None, self.table, words, lengths, state, threshold, False)
+    def __call__(self, inputs: Tensor, lengths: Tensor, state: State, threshold: float = 0.5) -> SkimSequence:
+        """Run over `inputs` (T, B, E), or words (T, B, int64). A plain cell reads every token."""
+        if self._table is None:
+            _check_shapes(inputs, lengths, state, self._weights)
+            return _infer(self._layer, self._weights, inputs, None, None, lengths, state, threshold, False)
+        if inputs.dtype != torch.int64:
+            raise TypeError(f"words must be int64, not {inputs.dtype}")
+        _check_sequences(inputs.shape[1], lengths, state, self._weights)
+        return _infer(self._layer, self._weights, None, self._table, inputs, lengths, state, threshold, False)
 
 
 def _plain(
@@ -144,9 +148,14 @@ def _check_shapes(inputs: Tensor, lengths: Tensor, state: State, weights: Sequen
     """What C++ gets by address must be what it believes it to be. The numbers in `lengths` are checked there."""
     _, batch, width = inputs.shape
     assert width == weights[0].shape[1], (inputs.shape, weights[0].shape)
-    assert all(s.shape == (batch, weights[1].shape[1]) for s in state), [s.shape for s in state]
-    assert lengths.shape == (batch,) and lengths.dtype == torch.int64 and lengths.device.type == "cpu", lengths
-    assert covers(*state), [s.dtype for s in state]
+    _check_sequences(batch, lengths, state, weights)
+
+
+def _check_sequences(batch: int, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
+    wanted = (batch, weights[1].shape[1])
+    for s in state:
+        assert s.shape == wanted and s.dtype == torch.float32 and s.is_cpu, (s.shape, s.dtype, s.device)
+    assert lengths.shape == (batch,) and lengths.dtype == torch.int64 and lengths.is_cpu, lengths
 
 
 def _logit(threshold: float) -> float:
@@ -175,16 +184,15 @@ _packs: Any = WeakIdKeyDictionary()  # by the big cell's hidden weights
 def _packed(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
     """The packed weights, from the last call if they have not changed since.
 
-    A change is seen by torch's version counter, or, because fused optimisers and writes through `.data` do not move
-    it, by 64 numbers sampled from each tensor. Training forgets the pack besides.
+    A change is seen by torch's version counter or, because fused optimisers and writes through `.data` do not move it,
+    by numbers sampled from each tensor. Training forgets the pack besides.
     """
-    if any(weight.is_inference() for weight in weights):  # They have no version counter.
+    try:
+        versions = [weight._version for weight in weights]
+    except RuntimeError:  # Inference tensors have no version counter.
         return _pack(cell, weights)
-    state = (
-        isa(),
-        [weight._version for weight in weights],
-        _cpu.fingerprint([weight.data_ptr() for weight in weights], [weight.numel() for weight in weights]),
-    )
+    addresses = [weight.data_ptr() for weight in weights]
+    state = (isa(), versions, addresses, _cpu.fingerprint(addresses, [weight.numel() for weight in weights]))
     known: _Packed | None = _packs.get(weights[1])
     if known and known.state == state and all(map(operator.is_, (old() for old in known.weights), weights)):
         return known.layer
@@ -230,9 +238,9 @@ def _infer(
     steps, batch = source.shape[:2]
     like = weights[0]
     source, lengths = source.contiguous(), lengths.contiguous()
-    state = tuple(s.contiguous() for s in state)
+    state = tuple([s.contiguous() for s in state])
     outputs = like.new_empty(steps, batch, state[0].shape[1])
-    last = tuple(torch.empty_like(s) for s in state)
+    last = tuple([torch.empty_like(s) for s in state])
     skims = len(weights) > 4
     log_p = like.new_empty((steps, batch, 2) if skims else 0)
     read = torch.empty((steps, batch) if skims else 0, dtype=torch.bool)

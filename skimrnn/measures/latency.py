@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from skimrnn import SkimLSTM
 from skimrnn.data.questions import Padded, QuestionBatch
 from skimrnn.errors import UserError
-from skimrnn.kernels import CellWeights, DecisionWeights
 from skimrnn.layers.plain_lstm import padded_lstm
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_lstm, numpy_skim_lstm
 from skimrnn.measures.memory import peak_memory_mib
@@ -131,7 +130,7 @@ def _plain(skipped: dict[str, str]) -> Iterator[Task]:
     for size in SIZES:
         lstm = nn.LSTM(WIDTH, size).eval()
         inputs = torch.randn(STEPS, 1, WIDTH)
-        functions: dict[str, Callable[[], object]] = {"ours": _our_lstm(lstm, inputs)}
+        functions: dict[str, Callable[[], object]] = {"ours": _ours(lstm, inputs)}
         for name, make in COMPETITORS.items():
             try:
                 functions[name] = make(lstm, inputs)
@@ -156,8 +155,8 @@ def _skimming(skipped: dict[str, str]) -> Iterator[Task]:
                 skimmed = float((inputs[..., 0] < 0).double().mean())
                 setting = {"hidden_size": size, "small_size": small, "skim_rate": skimmed, "threads": 1}
                 functions = {
-                    "lstm": _our_lstm(lstm, inputs),
-                    "skim": _our_skim(layer, inputs),
+                    "lstm": _ours(lstm, inputs),
+                    "skim": _ours(layer, inputs),
                     "lstm folded": _folded(lstm, vectors, words),
                     "skim folded": _folded(layer, vectors, words),
                 }
@@ -205,8 +204,8 @@ def _batched(skipped: dict[str, str]) -> Iterator[Task]:
             setting = {"batch": 128, "hidden_size": size, "small_size": small, "skim_rate": rate, "threads": 2}
             functions = {
                 "torch": _without_gradient(lstm, packed),
-                "lstm": _our_lstm(lstm, inputs, lengths),
-                "skim": _our_skim(layer, inputs, lengths),
+                "lstm": _ours(lstm, inputs, lengths),
+                "skim": _ours(layer, inputs, lengths),
             }
             costs = {name: Cost(flops=_cost(size, small if name == "skim" else 0, rate).flops) for name in functions}
             yield Task(setting, int(lengths.sum()), functions, costs)
@@ -304,32 +303,31 @@ def _vectors(rate: float) -> Tensor:
     return vectors
 
 
-def _weights(module: nn.Module, prefix: str = "") -> list[Tensor]:
+def _weights(module: nn.Module, prefix: str) -> list[Tensor]:
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     return [module.get_parameter(prefix + name).detach() for name in names]
 
 
-def _our_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor | None = None) -> Callable[[], object]:
-    weights, state = CellWeights(*_weights(lstm)), torch.zeros(inputs.shape[1], lstm.hidden_size)
-    lengths = torch.full((inputs.shape[1],), len(inputs)) if lengths is None else lengths
-    return lambda: cpu.lstm(inputs, lengths, (state, state), weights)
-
-
-def _our_skim(layer: SkimLSTM, inputs: Tensor, lengths: Tensor | None = None) -> Callable[[], object]:
-    state = torch.zeros(inputs.shape[1], layer.hidden_size)
-    big, small = CellWeights(*_weights(layer)), CellWeights(*_weights(layer, "small_"))
-    decision = DecisionWeights(*_weights(layer, "decision_"))
-    lengths = torch.full((inputs.shape[1],), len(inputs)) if lengths is None else lengths
-    return lambda: cpu.skim_lstm(inputs, lengths, (state, state), big, small, decision)
+def _ours(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor | None = None) -> Callable[[], object]:
+    """Our kernels on a layer's weights; without `lengths` all sequences are T long."""
+    return _run(cpu.Frozen("lstm", _all_weights(layer)), layer, inputs, lengths)
 
 
 def _folded(layer: nn.LSTM | SkimLSTM, vectors: Tensor, words: Tensor) -> Callable[[], object]:
-    weights = _weights(layer)
-    if isinstance(layer, SkimLSTM):
-        weights += _weights(layer, "small_") + _weights(layer, "decision_")
-    folded, lengths = cpu.Folded("lstm", vectors, weights), torch.full((words.shape[1],), len(words))
-    state = torch.zeros(words.shape[1], layer.hidden_size)
-    return lambda: folded(words, lengths, (state, state))
+    return _run(cpu.Frozen("lstm", _all_weights(layer), vectors), layer, words, None)
+
+
+def _run(
+    frozen: "cpu.Frozen", layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor | None
+) -> Callable[[], object]:
+    state = torch.zeros(inputs.shape[1], layer.hidden_size)
+    lengths = torch.full((inputs.shape[1],), len(inputs)) if lengths is None else lengths
+    return lambda: frozen(inputs, lengths, (state, state))
+
+
+def _all_weights(layer: nn.LSTM | SkimLSTM) -> list[Tensor]:
+    prefixes = ("", "small_", "decision_") if isinstance(layer, SkimLSTM) else ("",)
+    return [weight for prefix in prefixes for weight in _weights(layer, prefix)]
 
 
 def _without_gradient(function: Callable[..., object], *inputs: Any) -> Callable[[], object]:
@@ -392,9 +390,9 @@ def _long_text(name: str, steps: int) -> Callable[[], object]:
     layer = _decided_by_input(SkimLSTM(WIDTH, 100, 10))
     inputs = _vectors(0.9)[torch.randint(_VOCABULARY, (steps, 1))]
     if name == "skim":
-        return _our_skim(layer, inputs)
+        return _ours(layer, inputs)
     lstm = nn.LSTM(WIDTH, 100)
-    return _our_lstm(lstm, inputs)
+    return _ours(lstm, inputs)
 
 
 def _training_step(name: str, batch: int, steps: int) -> Callable[[], object]:

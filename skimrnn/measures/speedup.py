@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from skimrnn.data.prepare import Prepared, Split
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors
-from skimrnn.kernels import CellWeights, DecisionWeights
 from skimrnn.layers import SkimLSTM
 from skimrnn.measures.competitors import numpy_lstm_reader, numpy_skim_reader
 from skimrnn.measures.timing import Timing, time_together
@@ -120,17 +119,17 @@ def _kernels(
     layer: SkimLSTM, vectors: Tensor, texts: list[Tensor], inputs: list[Tensor]
 ) -> dict[str, Callable[[], object]]:
     big, small, decision = (_parameters(layer, prefix) for prefix in ("", "small_", "decision_"))
-    cells = CellWeights(*big), CellWeights(*small), DecisionWeights(*decision)
     state = (torch.zeros(1, layer.hidden_size),) * 2
     lengths = [torch.tensor([len(text)]) for text in texts]
     words = [text[:, None] for text in texts]  # (T, 1)
-    lstm = cpu.Folded("lstm", vectors, big)
-    skim = cpu.Folded("lstm", vectors, [*big, *small, *decision])
+
+    def reads(run: cpu.Frozen, inputs: list[Tensor]) -> Callable[[], object]:
+        return lambda: [run(x, n, state) for x, n in zip(inputs, lengths, strict=True)]
+
     return {
-        "lstm demand": lambda: [cpu.lstm(x, n, state, cells[0]) for x, n in zip(inputs, lengths, strict=True)],
-        "skim demand": lambda: [cpu.skim_lstm(x, n, state, *cells) for x, n in zip(inputs, lengths, strict=True)],
-        "lstm folded": lambda: [lstm(w, n, state) for w, n in zip(words, lengths, strict=True)],
-        "skim folded": lambda: [skim(w, n, state) for w, n in zip(words, lengths, strict=True)],
+        f"{name} {way}": reads(cpu.Frozen("lstm", weights, *keep), source)
+        for name, weights in (("lstm", big), ("skim", [*big, *small, *decision]))
+        for way, source, keep in (("demand", inputs, ()), ("folded", words, (vectors,)))
     }
 
 

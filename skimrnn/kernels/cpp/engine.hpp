@@ -20,8 +20,9 @@ namespace {
 
 constexpr int kPanel = 4 * kLanes;   // Floats of one panel's slots.
 constexpr int kPanelsAtOnce = 3;     // Panels per pass for a lone sequence: sums enough to hide the latency of adding.
-constexpr int kBlock = 32;           // Tokens that a lone sequence's cheap or certain projections run ahead.
-constexpr int kMostSpeculated = 8;   // Tokens that the big cell's projection runs ahead while reading goes on.
+constexpr int kBlock = 64;           // Tokens that a lone sequence's cheap projections run ahead.
+constexpr int kMostCertain = 32;     // Tokens of a lone sequence that the big cell's projection takes at once: of a
+constexpr int kMostSpeculated = 8;   // plain layer, or where each may turn out to be skimmed.
 constexpr int kChunk = 256;          // Tokens whose gradients of the gates are kept before they go into the weights'.
 constexpr int kRows = 128;           // Rows of a panel that a pass of training keeps in the first-level cache.
 
@@ -189,19 +190,20 @@ struct PackedCell {
     add<P, N>(hidden, panel, hiddens, rows, sums, [](int gate) { return Cell::hidden_slot(gate); });
   }
 
-  // Bias and input projection of `count` inputs that lie `stride` floats apart, into rows that lie `row_stride` apart.
-  void project(const float* from, int64_t stride, int count, float* rows, int64_t row_stride) const {
+  // Bias and input projection of `count` inputs, values(n), into rows(n).
+  template <class Values, class Rows>
+  void project(int count, const Values& values, const Rows& rows) const {
     for (int panel = 0; panel < panels; ++panel)
       in_runs<kGroup>(count, [&](auto n_tokens, int first) {
         constexpr int N = decltype(n_tokens)::value;
         const float* tokens[N];
-        for (int n = 0; n < N; ++n) tokens[n] = from + (first + n) * stride;
+        for (int n = 0; n < N; ++n) tokens[n] = values(first + n);
         Vec sums[1][N][4];
         start_from_bias(panel, sums);
         add_inputs(panel, tokens, sums);
         for (int n = 0; n < N; ++n)
           for (int slot = 0; slot < 4; ++slot)
-            store(rows + (first + n) * row_stride + panel * kPanel + slot * kLanes, sums[0][n][slot]);
+            store(rows(first + n) + panel * kPanel + slot * kLanes, sums[0][n][slot]);
       });
   }
 
@@ -247,8 +249,10 @@ struct PackedCell {
 };
 
 // The small cell as inference uses it: the rows of its gates side by side, because a panel of its own for each few
-// units would be mostly padding. The sums run in the same order as those of the panels. A GRU's slots that only inputs
-// or only hidden units reach lie at the two ends, so that neither touches the other's (0 times infinity is no zero).
+// units would be mostly padding. The sums of the hidden units that skimming changes, the first ones, and of those
+// that last until the next token is read are apart: the second kind is added up once in a run of skimmed tokens. A GRU's
+// slots that only inputs or only hidden units reach lie at the two ends, so that neither touches the other's (0 times
+// infinity is no zero).
 template <class Cell>
 struct DenseCell {
   DenseCell(const CellWeights& from, int units, int inputs, int hiddens)
@@ -283,22 +287,27 @@ struct DenseCell {
   const int starts[4];  // of the slots
   Buffer input, hidden, bias;
 
-  // Rows of `width` sums += weights times inputs, or hidden units.
+  // Rows of `width` sums += weights times inputs, the hidden units that skimming changes, or those that it leaves.
   template <class Values, class Sums>
   void add_inputs(int count, const Values& values, const Sums& sums) const {
     multiply(input.at(0), input_width, inputs, count, values, sums);
   }
   template <class Values, class Sums>
-  void add_hiddens(int count, const Values& values, const Sums& sums) const {
-    multiply(hidden.at(0), width - first_hidden, hiddens, count, values,
-             [&](int n) { return sums(n) + first_hidden; });
+  void add_changing(int count, const Values& values, const Sums& sums) const {
+    multiply(hidden.at(0), width - first_hidden, units, count, values, [&](int n) { return sums(n) + first_hidden; });
+  }
+  template <class Values, class Sums>
+  void add_lasting(int count, const Values& values, const Sums& sums) const {
+    const int columns = width - first_hidden;
+    multiply(hidden.at(int64_t(units) * columns), columns, hiddens - units, count,
+             [&](int n) { return values(n) + units; }, [&](int n) { return sums(n) + first_hidden; });
   }
 
   // Bias and input projection of `count` inputs: see `PackedCell::project`.
-  void project(const float* from, int64_t stride, int count, float* rows, int64_t row_stride) const {
-    auto row = [=](int n) { return rows + n * row_stride; };
-    for (int n = 0; n < count; ++n) memcpy(row(n), bias.at(0), width * sizeof(float));
-    add_inputs(count, [=](int n) { return from + n * stride; }, row);
+  template <class Values, class Rows>
+  void project(int count, const Values& values, const Rows& rows) const {
+    for (int n = 0; n < count; ++n) memcpy(rows(n), bias.at(0), width * sizeof(float));
+    add_inputs(count, values, rows);
   }
 
  private:
@@ -331,29 +340,35 @@ struct DenseCell {
   }
 };
 
-// Weights of the margin: logit of "read" less logit of "skim".
+// Weights of the margin: logit of "read" less logit of "skim". As in `DenseCell`, the hidden units that skimming changes
+// are summed apart from those that last.
 struct PackedDecision {
-  PackedDecision(const DecisionWeights& from, int inputs, int hiddens)
-      : inputs(inputs), hiddens(hiddens), input(inputs + kLanes), hidden(hiddens + kLanes) {
+  PackedDecision(const DecisionWeights& from, int inputs, int hiddens, int changing)
+      : inputs(inputs), hiddens(hiddens), changing(changing), input(inputs + kLanes), hidden(hiddens + kLanes) {
     for (int k = 0; k < inputs; ++k) input.at(0)[k] = from.input[k] - from.input[inputs + k];
     for (int k = 0; k < hiddens; ++k) hidden.at(0)[k] = from.hidden[k] - from.hidden[hiddens + k];
     if (inputs) bias = from.input_bias[0] + from.hidden_bias[0] - (from.input_bias[1] + from.hidden_bias[1]);
   }
 
-  const int inputs, hiddens;
+  const int inputs, hiddens, changing;
   Buffer input, hidden;
   float bias = 0;
 
   float project(const float* row) const { return bias + dot(input.at(0), row, inputs, load_some); }
+  float lasting(const float* state) const { return dot_state(changing, hiddens, state); }
   // Infinite logits have no softmax (inf - inf): the reference's NaN.
-  float margin(float projected, const float* row) const {
-    const float total = projected + dot(hidden.at(0), row, hiddens, [](const float* from, int count) {
-      return select_first(count, load(from), Vec{});  // Readable to the end of the vector.
-    });
+  float margin(float projected, const float* state, float lasting) const {
+    const float total = projected + dot_state(0, changing, state) + lasting;
     return isinf(total) ? NAN : total;
   }
 
  private:
+  float dot_state(int first, int end, const float* state) const {
+    return dot(hidden.at(first), state + first, end - first, [](const float* from, int count) {
+      return select_first(count, load(from), Vec{});  // Readable to the end of the vector: more state lies behind.
+    });
+  }
+
   template <class LoadLast>
   static float dot(const float* weights, const float* row, int count, const LoadLast& load_last) {
     Vec sums[4] = {};
@@ -377,6 +392,11 @@ struct Track {
   const float* input = nullptr;       // x_t
   const float* projected_big = nullptr;    // Its projections where they are known, else null.
   const float* projected_small = nullptr;
+  // Inference only: what the hidden units that skimming leaves add to the margin and to the small cell's sums. It lasts
+  // from one read token to the next.
+  bool lasts = false;
+  float lasting_margin = 0;
+  float* lasting_sums = nullptr;
   // Training only.
   float share = 1;  // of the big cell in the mixture
   float* gates = nullptr;
@@ -413,14 +433,12 @@ void walk(const PackedCell<Cell>& cell, const float* Track::*projected, Track* c
   };
   if (count == 1) {
     // Every other step backwards: it starts with the weights that the last step left in the cache.
-    const int rest = cell.panels % kPanelsAtOnce;
-    auto walk_rest = [&] {
-      call_rest<kPanelsAtOnce - 1>(rest, cell.panels - rest, [&](auto n, int panel) { visit(n, panel, Count<1>{}, 0); });
-    };
-    if (backwards) walk_rest();
-    for (int i = 0; i + kPanelsAtOnce <= cell.panels; i += kPanelsAtOnce)
-      visit(Count<kPanelsAtOnce>{}, backwards ? cell.panels - rest - kPanelsAtOnce - i : i, Count<1>{}, 0);
-    if (!backwards) walk_rest();
+    const int runs = (cell.panels + kPanelsAtOnce - 1) / kPanelsAtOnce;
+    for (int i = 0; i < runs; ++i) {
+      const int run = backwards ? runs - 1 - i : i, first = run * cell.panels / runs;
+      call_rest<kPanelsAtOnce>((run + 1) * cell.panels / runs - first, first,
+                               [&](auto n, int panel) { visit(n, panel, Count<1>{}, 0); });
+    }
   } else {
     for (int panel = 0; panel < cell.panels; ++panel)
       in_runs<kGroup>(count, [&](auto n, int first) { visit(Count<1>{}, panel, n, first); });
@@ -435,7 +453,7 @@ class Engine final : public Layer {
         big_(big, sizes.hidden, sizes.input, sizes.hidden),
         small_(small, sizes.skims ? sizes.small : 0, sizes.input, sizes.hidden),
         dense_(small, sizes.skims ? sizes.small : 0, sizes.input, sizes.hidden),
-        decision_(decision, sizes.skims ? sizes.input : 0, sizes.skims ? sizes.hidden : 0),
+        decision_(decision, sizes.skims ? sizes.input : 0, sizes.skims ? sizes.hidden : 0, sizes.skims ? sizes.small : 0),
         padded_(big_.panels * kLanes),
         small_offset_(big_.row_size()),
         decision_offset_(big_.row_size() + small_.row_size()) {}
@@ -446,10 +464,10 @@ class Engine final : public Layer {
   void fold(const float* inputs, int64_t count, float* rows) const override {
     for (int64_t first = 0; first < count; first += kBlock) {
       const int n = int(smaller(kBlock, count - first));
-      const float* from = inputs + first * sizes_.input;
-      float* to = rows + first * folded_size();
-      big_.project(from, sizes_.input, n, to, folded_size());
-      project_cheap(from, sizes_.input, n, to + big_.row_size(), folded_size());
+      auto values = [&](int n) { return inputs + (first + n) * sizes_.input; };
+      auto row = [&](int n) { return rows + (first + n) * folded_size(); };
+      big_.project(n, values, row);
+      project_cheap(n, values, [&](int n) { return row(n) + big_.row_size(); });
     }
   }
 
@@ -582,11 +600,75 @@ class Engine final : public Layer {
   // Floats of the projections that each token needs: of the small cell and, in a vector, of the decision.
   int cheap_size() const { return dense_.width + kLanes; }
 
-  void project_cheap(const float* from, int64_t stride, int count, float* rows, int64_t row_stride) const {
+  template <class Values, class Rows>
+  void project_cheap(int count, const Values& values, const Rows& rows) const {
     if (!sizes_.skims) return;
-    dense_.project(from, stride, count, rows, row_stride);
-    for (int n = 0; n < count; ++n) rows[n * row_stride + dense_.width] = decision_.project(from + n * stride);
+    dense_.project(count, values, rows);
+    for (int n = 0; n < count; ++n) rows(n)[dense_.width] = decision_.project(values(n));
   }
+
+  // The projections that a lone sequence makes ahead of its steps. What every token needs comes a block at a time. The
+  // big cell's share a pass over its weights, which is bound by fetching them: those of the next tokens that would be
+  // read by the state at hand. Their number doubles where all were read in the end, and is halved where few were.
+  class Ahead {
+   public:
+    Ahead(const Engine& engine, const Batch& batch, const Track* track)
+        : engine_(engine),
+          inputs_(track ? batch.inputs + batch.token(0, track->sequence) * engine.sizes_.input : nullptr),
+          stride_(batch.next() * engine.sizes_.input),
+          length_(track ? track->length : 0),
+          threshold_(batch.threshold),
+          most_(engine.sizes_.skims ? 2 : kMostCertain),
+          cheap_(smaller(kBlock, length_) * engine.cheap_size()),
+          big_(smaller(engine.sizes_.skims ? kMostSpeculated : kMostCertain, length_) * engine.big_.row_size()) {}
+
+    // Of the small cell and the decision, for step t. Steps are asked for one after the other.
+    const float* cheap(int64_t t) {
+      if (t % kBlock == 0) {
+        engine_.project_cheap(int(smaller(kBlock, length_ - t)), [&](int n) { return inputs_ + (t + n) * stride_; },
+                              [&](int n) { return row(n); });
+        forget();
+      }
+      return row(t);
+    }
+
+    // Of the big cell, for step t, whose state adds `state_margin` to the margin.
+    const float* big(int64_t t, float state_margin) {
+      if (places_[t % kBlock] < 0) project_big(t, state_margin);
+      ++used_;
+      return place(places_[t % kBlock]);
+    }
+
+   private:
+    void project_big(int64_t t, float state_margin) {
+      const bool skims = engine_.sizes_.skims;
+      if (skims && used_ == made_) most_ = smaller(2 * most_, kMostSpeculated);
+      if (skims && 2 * used_ < made_) most_ = larger(2, most_ / 2);
+      forget();
+      used_ = made_ = 0;
+      int64_t tokens[kMostCertain];
+      const int64_t end = smaller(t - t % kBlock + kBlock, length_);
+      for (int64_t next = t; next < end && made_ < most_; ++next) {
+        if (skims && next > t && !(row(next)[engine_.dense_.width] + state_margin > threshold_)) continue;
+        places_[next % kBlock] = int8_t(made_);
+        tokens[made_++] = next;
+      }
+      engine_.big_.project(made_, [&](int n) { return inputs_ + tokens[n] * stride_; }, [&](int n) { return place(n); });
+    }
+
+    void forget() { memset(places_, -1, sizeof places_); }
+    float* row(int64_t t) const { return cheap_.at(t % kBlock * engine_.cheap_size()); }
+    float* place(int n) const { return big_.at(int64_t(n) * engine_.big_.row_size()); }
+
+    const Engine& engine_;
+    const float* const inputs_;
+    const int64_t stride_, length_;
+    const float threshold_;
+    int64_t most_;
+    int made_ = 0, used_ = 0;
+    int8_t places_[kBlock];  // of the tokens of a block among the big cell's projections
+    Buffer cheap_, big_;
+  };
 
   void write_step(const Batch& batch, const Results& results, int64_t t, const Track& track) const {
     const int64_t token = batch.token(t, track.sequence);
@@ -604,11 +686,32 @@ class Engine final : public Layer {
     }
   }
 
-  static void write_log_p(float margin, float* log_p) {
-    const float rest = log1pf(expf(-fabsf(margin)));
-    log_p[0] = (margin < 0 ? margin : 0) - rest;
-    log_p[1] = (margin < 0 ? 0 : -margin) - rest;
-  }
+  // Log-probabilities from margins, a vector of them at a time.
+  class LogProbabilities {
+   public:
+    ~LogProbabilities() { write(); }
+    void add(float margin, float* log_p) {
+      margins_[count_] = margin;
+      to_[count_++] = log_p;
+      if (count_ == kLanes) write();
+    }
+
+   private:
+    void write() {
+      const Vec margins = load(margins_), size = margins < 0.0f ? -margins : margins;
+      const Vec rest = log_one_plus(exp_bounded(at_least(-size, -87.0f)));
+      const Vec read = (margins < 0.0f ? margins : Vec{}) - rest, skim = (margins < 0.0f ? Vec{} : -margins) - rest;
+      for (int n = 0; n < count_; ++n) {
+        to_[n][0] = read[n];
+        to_[n][1] = skim[n];
+      }
+      count_ = 0;
+    }
+
+    float margins_[kLanes] = {};
+    float* to_[kLanes];
+    int count_ = 0;
+  };
 
   static void swap_hidden(Track& track) {
     float* old = track.hidden;
@@ -616,67 +719,66 @@ class Engine final : public Layer {
     track.next_hidden = old;
   }
 
+  // The table lies far away: ask for what the step after the next needs at any rate, and for what the big cell needs if
+  // the state at hand would have the next token read.
+  void ask_ahead(const Batch& batch, const Track& track, int64_t t, float state_margin) const {
+    auto row = [&](int64_t t) { return batch.table + batch.words[batch.token(t, track.sequence)] * folded_size(); };
+    if (t + 2 < track.length) {
+      const float* cheap = row(t + 2) + big_.row_size();
+      for (int line = 0; line < cheap_size(); line += 16) __builtin_prefetch(cheap + line);
+    }
+    if (t + 1 >= track.length) return;
+    const float* next = row(t + 1);
+    if (sizes_.skims && !(next[big_.row_size() + dense_.width] + state_margin > batch.threshold)) return;
+    for (int line = 0; line < big_.row_size(); line += 16) __builtin_prefetch(next + line, 0, 2);
+  }
+
   void infer_tracks(const Batch& batch, const Results& results, Track* tracks, int count) const {
-    Buffer lists_memory(4 * int64_t(count) + 16);
+    Buffer lists_memory(6 * int64_t(count) + 16);
     Track** readers = reinterpret_cast<Track**>(lists_memory.at(0));
     Track** skimmers = readers + count;
-    // A lone sequence projects blocks of tokens ahead: always what is cheap, and with the big cell a block that grows
-    // while reading goes on. Several sequences share each pass over the weights instead.
+    Track** starters = skimmers + count;  // Those that skim after they have read.
+    Buffer lasting(int64_t(count) * dense_.width + kLanes);
+    for (int n = 0; n < count; ++n) tracks[n].lasting_sums = lasting.take(dense_.width);
+    LogProbabilities log_p;
+    // Several sequences share each pass over the weights instead.
     const bool alone = count == 1 && !batch.table;
     const int cheap = cheap_size();
-    Buffer ahead(alone ? int64_t(kBlock) * (big_.row_size() + cheap) : 0);
-    float* cheap_ahead = ahead.at(0);
-    float* big_ahead = ahead.at(alone ? int64_t(kBlock) * cheap : 0);
+    Ahead ahead(*this, batch, alone ? tracks : nullptr);
     Buffer small_sums(int64_t(count) * cheap);
-    int64_t big_begin = 0, big_end = 0;
-    int read_in_a_row = 0;
-    const int64_t stride = batch.next() * sizes_.input;
     int active = count;
     for (int64_t t = 0; t < tracks[0].length; ++t) {
       while (tracks[active - 1].length <= t) --active;
-      int n_readers = 0, n_skimmers = 0;
+      int n_readers = 0, n_skimmers = 0, n_starters = 0;
       for (int n = 0; n < active; ++n) {
         Track& track = tracks[n];
         const int64_t token = batch.token(t, track.sequence);
         const float* row = nullptr;
         if (batch.table) {
-          row = batch.table + batch.words[token] * folded_size() + big_.row_size();
-          track.projected_big = row - big_.row_size();
-          if (t + 1 < track.length) {  // The table lies far away: ask for what the next token needs at any rate.
-            const float* next = batch.table + batch.words[token + batch.next()] * folded_size() + big_.row_size();
-            for (int line = 0; line < cheap; line += 16) __builtin_prefetch(next + line);
-          }
-          track.projected_small = row;
+          track.projected_big = batch.table + batch.words[token] * folded_size();
+          row = track.projected_big + big_.row_size();
         } else {
           track.input = batch.inputs + token * sizes_.input;
-          if (alone && sizes_.skims) {
-            if (t % kBlock == 0)
-              project_cheap(track.input, stride, int(smaller(kBlock, track.length - t)), cheap_ahead, cheap);
-            row = track.projected_small = cheap_ahead + t % kBlock * cheap;
-          }
+          if (alone) row = ahead.cheap(t);
         }
+        track.projected_small = row;
         bool read = true;
+        float state_margin = INFINITY;
         if (sizes_.skims) {
           const float projected = row ? row[dense_.width] : decision_.project(track.input);
-          const float margin = decision_.margin(projected, track.hidden);
+          if (!track.lasts) track.lasting_margin = decision_.lasting(track.hidden);
+          const float margin = decision_.margin(projected, track.hidden, track.lasting_margin);
+          state_margin = margin - projected;
           read = margin > batch.threshold;
           results.read[token] = read;
-          write_log_p(margin, results.log_p + 2 * token);
+          log_p.add(margin, results.log_p + 2 * token);
+          if (!read && !track.lasts) starters[n_starters++] = &track;
+          track.lasts = !read;
         }
+        if (batch.table) ask_ahead(batch, track, t, state_margin);
+        if (alone && read) track.projected_big = ahead.big(t, state_margin);
         (read ? readers[n_readers++] : skimmers[n_skimmers++]) = &track;
       }
-      if (alone && n_readers) {
-        Track& track = *readers[0];
-        if (t >= big_end) {
-          // The pass is bound by fetching weights: a second token costs next to nothing, more only pay while reading.
-          const int tokens = sizes_.skims ? int(smaller(2 + read_in_a_row, kMostSpeculated)) : kBlock;
-          big_begin = t;
-          big_end = smaller(t + tokens, track.length);
-          big_.project(track.input, stride, int(big_end - t), big_ahead, big_.row_size());
-        }
-        track.projected_big = big_ahead + (t - big_begin) * big_.row_size();
-      }
-      read_in_a_row = n_readers ? read_in_a_row + 1 : 0;
       if (n_readers) {
         walk(big_, &Track::projected_big, readers, n_readers, t & 1, [](int panel, Track& track, Vec (&gates)[4]) {
           Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
@@ -687,7 +789,12 @@ class Engine final : public Layer {
         });
         for (int n = 0; n < n_readers; ++n) swap_hidden(*readers[n]);
       }
-      if (n_skimmers && dense_.units) skim(skimmers, n_skimmers, small_sums.at(0));
+      if (n_skimmers && dense_.units) {
+        for (int n = 0; n < n_starters; ++n) clear(starters[n]->lasting_sums, dense_.width);
+        dense_.add_lasting(n_starters, [=](int n) { return starters[n]->hidden; },
+                           [=](int n) { return starters[n]->lasting_sums; });
+        skim(skimmers, n_skimmers, small_sums.at(0));
+      }
       for (int n = 0; n < active; ++n) write_step(batch, results, t, tracks[n]);
     }
   }
@@ -700,14 +807,17 @@ class Engine final : public Layer {
     for (int n = 0; n < count; ++n)
       copy(sums(n), projected ? tracks[n]->projected_small : dense_.bias.at(0), dense_.width);
     if (!projected) dense_.add_inputs(count, [=](int n) { return tracks[n]->input; }, sums);
-    dense_.add_hiddens(count, [=](int n) { return tracks[n]->hidden; }, sums);
+    dense_.add_changing(count, [=](int n) { return tracks[n]->hidden; }, sums);
     for (int n = 0; n < count; ++n)
       for (int first = 0; first < units; first += kLanes) {
         float* const hidden_at = tracks[n]->hidden + first;
         float* const cell_at = tracks[n]->cell + first;
         const Vec hidden = load(hidden_at), cell = load(cell_at);
         Vec gates[4], new_hidden, new_cell = cell;
-        for (int slot = 0; slot < 4; ++slot) gates[slot] = load(sums(n) + dense_.starts[slot] + first);
+        for (int slot = 0; slot < 4; ++slot) {
+          const int place = dense_.starts[slot] + first;
+          gates[slot] = load(sums(n) + place) + load(tracks[n]->lasting_sums + place);
+        }
         Cell::activate(gates);
         Cell::next(gates, hidden, cell, new_hidden, new_cell);
         store(hidden_at, select_first(units - first, new_hidden, hidden));
@@ -738,6 +848,7 @@ class Engine final : public Layer {
         if (Cell::has_cell) clear(tape.cells + empty * padded_, padded_);
       }
     }
+    LogProbabilities log_p;
     int active = count;
     for (int64_t t = 0; t < tracks[0].length; ++t) {
       while (tracks[active - 1].length <= t) --active;
@@ -749,8 +860,9 @@ class Engine final : public Layer {
         if (Cell::has_cell) track.saved_cell = tape.cells + token * padded_;
         clear(track.gates + decision_offset_, kLanes);
         if (!sizes_.skims) continue;
-        const float margin = decision_.margin(decision_.project(track.input), track.hidden);
-        write_log_p(margin, results.log_p + 2 * token);
+        const float margin =
+            decision_.margin(decision_.project(track.input), track.hidden, decision_.lasting(track.hidden));
+        log_p.add(margin, results.log_p + 2 * token);
         results.read[token] = margin > batch.threshold;
         track.share = results.read[token];
         if (tape.noise) track.share = sigmoid(broadcast((margin + tape.noise[token]) / tape.temperature))[0];

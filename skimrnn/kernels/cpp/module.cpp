@@ -142,13 +142,13 @@ void read_array(const std::string& isa, Address from, int64_t count, int64_t rou
   (void)kept;
 }
 
-// A number that changes when arrays are written as a whole: a mix of 64 numbers spread over each.
+// A number that changes when arrays are written as a whole: a mix of 16 numbers spread over each.
 uint64_t fingerprint(const std::vector<Address>& arrays, const std::vector<int64_t>& sizes) {
   uint64_t mixed = 0;
   for (size_t i = 0; i < arrays.size(); ++i)
-    for (int64_t sample = 0; sample < 64 && sizes[i]; ++sample) {
+    for (int64_t sample = 0; sample < 16 && sizes[i]; ++sample) {
       uint32_t bits;
-      std::memcpy(&bits, pointer<float>(arrays[i]) + sample * (sizes[i] - 1) / 63, sizeof bits);
+      std::memcpy(&bits, pointer<float>(arrays[i]) + sample * (sizes[i] - 1) / 15, sizeof bits);
       mixed = (mixed ^ bits) * 0x9E3779B97F4A7C15u;
       mixed ^= mixed >> 29;
     }

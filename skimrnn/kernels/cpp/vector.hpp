@@ -81,6 +81,23 @@ inline Vec exp_bounded(Vec x) {
   return p * power;
 }
 
+// log(1 + x) for 0 <= x <= 1: the coefficients are those of Cephes' logf. Above the square root of 2, 1 + x is halved.
+inline Vec log_one_plus(Vec x) {
+  const IntVec halved = x > 0.41421356f;
+  const Vec z = halved ? 0.5f * x - 0.5f : x;
+  Vec p = 7.0376836292e-2f * z - 1.1514610310e-1f;
+  p = p * z + 1.1676998740e-1f;
+  p = p * z - 1.2420140846e-1f;
+  p = p * z + 1.4249322787e-1f;
+  p = p * z - 1.6668057665e-1f;
+  p = p * z + 2.0000714765e-1f;
+  p = p * z - 2.4999993993e-1f;
+  p = p * z + 3.3333331174e-1f;
+  const Vec square = z * z;
+  const Vec rest = p * z * square - 0.5f * square;
+  return z + rest + (halved ? broadcast(0.693147180559945309f) : Vec{});
+}
+
 inline Vec sigmoid(Vec x) { return 1.0f / (1.0f + exp_bounded(at_least(at_most(-x, 87.0f), -87.0f))); }
 
 // Near zero an odd polynomial (Cephes' tanhf), elsewhere 1 - 2 / (exp(2|x|) + 1) with the sign of x.
