@@ -265,7 +265,7 @@ struct DenseCell {
         starts{first_hidden, first_hidden + units, Cell::has_cell ? 2 * units : 0,
                Cell::has_cell ? 3 * units : input_width},
         input(int64_t(inputs) * input_width),
-        hidden(int64_t(hiddens) * (width - first_hidden)),
+        hidden(int64_t(hiddens) * (width - first_hidden) + kLanes),
         bias(width) {
     for (int gate = 0; gate < Cell::gates; ++gate)
       for (int unit = 0; unit < units; ++unit) {
@@ -287,20 +287,27 @@ struct DenseCell {
   const int starts[4];  // of the slots
   Buffer input, hidden, bias;
 
-  // Rows of `width` sums += weights times inputs, the hidden units that skimming changes, or those that it leaves.
+  // Rows of `width` sums += weights times inputs, or the hidden units that skimming leaves.
   template <class Values, class Sums>
   void add_inputs(int count, const Values& values, const Sums& sums) const {
     multiply(input.at(0), input_width, inputs, count, values, sums);
-  }
-  template <class Values, class Sums>
-  void add_changing(int count, const Values& values, const Sums& sums) const {
-    multiply(hidden.at(0), width - first_hidden, units, count, values, [&](int n) { return sums(n) + first_hidden; });
   }
   template <class Values, class Sums>
   void add_lasting(int count, const Values& values, const Sums& sums) const {
     const int columns = width - first_hidden;
     multiply(hidden.at(int64_t(units) * columns), columns, hiddens - units, count,
              [&](int n) { return values(n) + units; }, [&](int n) { return sums(n) + first_hidden; });
+  }
+  // A vector of units' slots += weights times the hidden units that skimming changes. Lanes past the units are garbage.
+  void add_changing(int first, const float* state, Vec (&slots)[4]) const {
+    const float* weights = hidden.at(first) - first_hidden;
+    for (int k = 0; k < units; ++k, weights += width - first_hidden) {
+      const Vec value = broadcast(state[k]);
+      for (int gate = 0; gate < Cell::gates; ++gate) {
+        const int slot = Cell::hidden_slot(gate);
+        slots[slot] += load(weights + starts[slot]) * value;
+      }
+    }
   }
 
   // Bias and input projection of `count` inputs: see `PackedCell::project`.
@@ -801,28 +808,29 @@ class Engine final : public Layer {
 
   // One step of the small cell; `memory` holds cheap_size() floats a track.
   void skim(Track* const* tracks, int count, float* memory) const {
-    const int stride = cheap_size(), units = dense_.units;
-    auto sums = [=](int n) { return memory + int64_t(n) * stride; };
-    const bool projected = tracks[0]->projected_small;
-    for (int n = 0; n < count; ++n)
-      copy(sums(n), projected ? tracks[n]->projected_small : dense_.bias.at(0), dense_.width);
-    if (!projected) dense_.add_inputs(count, [=](int n) { return tracks[n]->input; }, sums);
-    dense_.add_changing(count, [=](int n) { return tracks[n]->hidden; }, sums);
-    for (int n = 0; n < count; ++n)
+    auto sums = [=](int n) { return memory + int64_t(n) * cheap_size(); };
+    if (!tracks[0]->projected_small) {
+      dense_.project(count, [=](int n) { return tracks[n]->input; }, sums);
+      for (int n = 0; n < count; ++n) tracks[n]->projected_small = sums(n);
+    }
+    const int units = dense_.units;
+    for (int n = 0; n < count; ++n) {
+      Track& track = *tracks[n];
+      // All old units are needed until the last new one is known.
+      float* const to = units > kLanes ? track.next_hidden : track.hidden;
       for (int first = 0; first < units; first += kLanes) {
-        float* const hidden_at = tracks[n]->hidden + first;
-        float* const cell_at = tracks[n]->cell + first;
-        const Vec hidden = load(hidden_at), cell = load(cell_at);
+        const Vec hidden = load(track.hidden + first), cell = load(track.cell + first);
         Vec gates[4], new_hidden, new_cell = cell;
-        for (int slot = 0; slot < 4; ++slot) {
-          const int place = dense_.starts[slot] + first;
-          gates[slot] = load(sums(n) + place) + load(tracks[n]->lasting_sums + place);
-        }
+        for (int slot = 0; slot < 4; ++slot) gates[slot] = load(track.projected_small + dense_.starts[slot] + first);
+        dense_.add_changing(first, track.hidden, gates);
+        for (int slot = 0; slot < 4; ++slot) gates[slot] += load(track.lasting_sums + dense_.starts[slot] + first);
         Cell::activate(gates);
         Cell::next(gates, hidden, cell, new_hidden, new_cell);
-        store(hidden_at, select_first(units - first, new_hidden, hidden));
-        store(cell_at, select_first(units - first, new_cell, cell));
+        store(to + first, select_first(units - first, new_hidden, hidden));
+        store(track.cell + first, select_first(units - first, new_cell, cell));
       }
+      if (to != track.hidden) copy(track.hidden, to, units);
+    }
   }
 
   // lerp in the way that is exact at both ends.

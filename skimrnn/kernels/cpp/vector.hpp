@@ -51,9 +51,11 @@ inline Vec select_first(int count, Vec yes, Vec no) {
 }
 
 inline float sum(Vec value) {
-  float total = 0;
-  for (int lane = 0; lane < kLanes; ++lane) total += value[lane];
-  return total;
+  float lanes[kLanes];
+  store(lanes, value);
+  for (int half = kLanes / 2; half; half /= 2)
+    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  return lanes[0];
 }
 
 // Limits that let NaN through, as std::min and std::max written this way round do.
