@@ -20,7 +20,8 @@ namespace {
 
 constexpr int kPanel = 4 * kLanes;   // Floats of one panel's slots.
 constexpr int kPanelsAtOnce = 3;     // Panels per pass for a lone sequence: sums enough to hide the latency of adding.
-constexpr int kBlock = 64;           // Tokens that a lone sequence's cheap projections run ahead.
+constexpr int kLoneBlock = 64;       // Tokens that the cheap projections run ahead, a power of two: of a lone sequence,
+constexpr int kSharedBlock = 16;     // of each of several.
 constexpr int kMostCertain = 32;     // Tokens of a lone sequence that the big cell's projection takes at once: of a
 constexpr int kMostSpeculated = 8;   // plain layer, or where each may turn out to be skimmed.
 constexpr int kChunk = 256;          // Tokens whose gradients of the gates are kept before they go into the weights'.
@@ -31,7 +32,7 @@ struct Count {
   static constexpr int value = N;
 };
 
-// Call `f(Count<N>, offset)` over runs of N = `Most` of `total` items, and once for the rest.
+// Call `f(Count<N>, offset)` over runs of N = `Most` of `total` items, and for the rest.
 template <int Most, class F>
 inline void call_rest(int rest, int offset, const F& f) {
   if constexpr (Most > 0) {
@@ -43,8 +44,11 @@ inline void call_rest(int rest, int offset, const F& f) {
 template <int Most, class F>
 inline void in_runs(int total, const F& f) {
   int offset = 0;
-  for (; offset + Most <= total; offset += Most) f(Count<Most>{}, offset);
-  call_rest<Most - 1>(total - offset, offset, f);
+  for (; total - offset >= 2 * Most; offset += Most) f(Count<Most>{}, offset);
+  // What is left in two even parts: one item alone would take as long as several.
+  const int rest = total - offset, part = rest > Most ? (rest + 1) / 2 : rest;
+  call_rest<Most>(part, offset, f);
+  call_rest<Most>(rest - part, offset + part, f);
 }
 
 // sums[n][v] += weights[k][v] * values[n][k] over `count` values of k, for V vectors and N rows: the one shape of all
@@ -404,6 +408,9 @@ struct Track {
   bool lasts = false;
   float lasting_margin = 0;
   float* lasting_sums = nullptr;
+  int64_t step = 0;
+  float state_margin = INFINITY;  // What the state adds to the margin.
+  float* ahead = nullptr;  // Cheap projections of a block of tokens.
   // Training only.
   float share = 1;  // of the big cell in the mixture
   float* gates = nullptr;
@@ -469,8 +476,8 @@ class Engine final : public Layer {
   int folded_size() const override { return big_.row_size() + cheap_size(); }
 
   void fold(const float* inputs, int64_t count, float* rows) const override {
-    for (int64_t first = 0; first < count; first += kBlock) {
-      const int n = int(smaller(kBlock, count - first));
+    for (int64_t first = 0; first < count; first += kMostCertain) {
+      const int n = int(smaller(kMostCertain, count - first));
       auto values = [&](int n) { return inputs + (first + n) * sizes_.input; };
       auto row = [&](int n) { return rows + (first + n) * folded_size(); };
       big_.project(n, values, row);
@@ -614,73 +621,74 @@ class Engine final : public Layer {
     for (int n = 0; n < count; ++n) rows(n)[dense_.width] = decision_.project(values(n));
   }
 
-  // The projections that a lone sequence makes ahead of its steps. What every token needs comes a block at a time. The
-  // big cell's share a pass over its weights, which is bound by fetching them: those of the next tokens that would be
-  // read by the state at hand. Their number doubles where all were read in the end, and is halved where few were.
-  class Ahead {
+  // The big cell's projections that a lone sequence makes ahead. They share a pass over its weights, which is bound by
+  // fetching them: those of the next tokens that would be read by the state at hand. Their number doubles where all
+  // were read in the end, and is halved where few were.
+  class Lookahead {
    public:
-    Ahead(const Engine& engine, const Batch& batch, const Track* track)
+    Lookahead(const Engine& engine, const Batch& batch, const Track& track, bool used)
         : engine_(engine),
-          inputs_(track ? batch.inputs + batch.token(0, track->sequence) * engine.sizes_.input : nullptr),
-          stride_(batch.next() * engine.sizes_.input),
-          length_(track ? track->length : 0),
-          threshold_(batch.threshold),
+          batch_(batch),
+          track_(track),
           most_(engine.sizes_.skims ? 2 : kMostCertain),
-          cheap_(smaller(kBlock, length_) * engine.cheap_size()),
-          big_(smaller(engine.sizes_.skims ? kMostSpeculated : kMostCertain, length_) * engine.big_.row_size()) {}
+          rows_(used ? (engine.sizes_.skims ? kMostSpeculated : kMostCertain) * int64_t(engine.big_.row_size()) : 0) {}
 
-    // Of the small cell and the decision, for step t. Steps are asked for one after the other.
-    const float* cheap(int64_t t) {
-      if (t % kBlock == 0) {
-        engine_.project_cheap(int(smaller(kBlock, length_ - t)), [&](int n) { return inputs_ + (t + n) * stride_; },
-                              [&](int n) { return row(n); });
-        forget();
-      }
-      return row(t);
-    }
-
-    // Of the big cell, for step t, whose state adds `state_margin` to the margin.
-    const float* big(int64_t t, float state_margin) {
-      if (places_[t % kBlock] < 0) project_big(t, state_margin);
+    // Of the track's step.
+    const float* row() {
+      const int64_t t = track_.step;
+      if (t >= end_) forget();
+      if (t >= end_ || places_[t % kLoneBlock] < 0) project();
       ++used_;
-      return place(places_[t % kBlock]);
+      return row(places_[t % kLoneBlock]);
     }
 
    private:
-    void project_big(int64_t t, float state_margin) {
+    void project() {
       const bool skims = engine_.sizes_.skims;
       if (skims && used_ == made_) most_ = smaller(2 * most_, kMostSpeculated);
       if (skims && 2 * used_ < made_) most_ = larger(2, most_ / 2);
       forget();
       used_ = made_ = 0;
-      int64_t tokens[kMostCertain];
-      const int64_t end = smaller(t - t % kBlock + kBlock, length_);
-      for (int64_t next = t; next < end && made_ < most_; ++next) {
-        if (skims && next > t && !(row(next)[engine_.dense_.width] + state_margin > threshold_)) continue;
-        places_[next % kBlock] = int8_t(made_);
-        tokens[made_++] = next;
+      const float* inputs[kMostCertain];
+      const int64_t t = track_.step;
+      end_ = smaller(t - t % kLoneBlock + kLoneBlock, track_.length);
+      for (int64_t next = t; next < end_ && made_ < most_; ++next) {
+        if (skims && next > t && !(engine_.ahead(track_, next, kLoneBlock)[engine_.dense_.width] +
+                                   track_.state_margin > batch_.threshold)) continue;
+        places_[next % kLoneBlock] = int8_t(made_);
+        inputs[made_++] = engine_.input(batch_, track_, next);
       }
-      engine_.big_.project(made_, [&](int n) { return inputs_ + tokens[n] * stride_; }, [&](int n) { return place(n); });
+      engine_.big_.project(made_, [&](int n) { return inputs[n]; }, [&](int n) { return row(n); });
     }
 
     void forget() { memset(places_, -1, sizeof places_); }
-    float* row(int64_t t) const { return cheap_.at(t % kBlock * engine_.cheap_size()); }
-    float* place(int n) const { return big_.at(int64_t(n) * engine_.big_.row_size()); }
+    float* row(int n) const { return rows_.at(int64_t(n) * engine_.big_.row_size()); }
 
     const Engine& engine_;
-    const float* const inputs_;
-    const int64_t stride_, length_;
-    const float threshold_;
-    int64_t most_;
+    const Batch& batch_;
+    const Track& track_;
+    int64_t most_, end_ = 0;
     int made_ = 0, used_ = 0;
-    int8_t places_[kBlock];  // of the tokens of a block among the big cell's projections
-    Buffer cheap_, big_;
+    int8_t places_[kLoneBlock];  // of the tokens of a block among the rows
+    Buffer rows_;
   };
+
+  const float* input(const Batch& batch, const Track& track, int64_t t) const {
+    return batch.inputs + batch.token(t, track.sequence) * sizes_.input;
+  }
+
+  // The cheap projections of a token in the track's block.
+  float* ahead(const Track& track, int64_t t, int block) const { return track.ahead + (t & (block - 1)) * cheap_size(); }
 
   void write_step(const Batch& batch, const Results& results, int64_t t, const Track& track) const {
     const int64_t token = batch.token(t, track.sequence);
-    copy(results.outputs + token * sizes_.hidden, track.hidden, sizes_.hidden);
-    if (t + 1 < track.length) return;
+    float* const output = results.outputs + token * sizes_.hidden;
+    copy(output, track.hidden, sizes_.hidden);
+    if (t + 1 < track.length) {
+      for (int line = 0; line < sizes_.hidden; line += 16)
+        __builtin_prefetch(output + batch.next() * sizes_.hidden + line, 1, 2);
+      return;
+    }
     copy(results.last_hidden + track.sequence * sizes_.hidden, track.hidden, sizes_.hidden);
     if (Cell::has_cell) copy(results.last_cell + track.sequence * sizes_.hidden, track.cell, sizes_.hidden);
     for (int64_t past = track.length; past < batch.steps; ++past) {
@@ -728,109 +736,167 @@ class Engine final : public Layer {
 
   // The table lies far away: ask for what the step after the next needs at any rate, and for what the big cell needs if
   // the state at hand would have the next token read.
-  void ask_ahead(const Batch& batch, const Track& track, int64_t t, float state_margin) const {
+  void ask_ahead(const Batch& batch, const Track& track) const {
     auto row = [&](int64_t t) { return batch.table + batch.words[batch.token(t, track.sequence)] * folded_size(); };
-    if (t + 2 < track.length) {
-      const float* cheap = row(t + 2) + big_.row_size();
-      for (int line = 0; line < cheap_size(); line += 16) __builtin_prefetch(cheap + line);
-    }
+    const int64_t t = track.step;
+    if (t + 2 < track.length) ask_for(row(t + 2) + big_.row_size(), cheap_size());
     if (t + 1 >= track.length) return;
     const float* next = row(t + 1);
-    if (sizes_.skims && !(next[big_.row_size() + dense_.width] + state_margin > batch.threshold)) return;
-    for (int line = 0; line < big_.row_size(); line += 16) __builtin_prefetch(next + line, 0, 2);
+    if (sizes_.skims && !(next[big_.row_size() + dense_.width] + track.state_margin > batch.threshold)) return;
+    ask_for(next, big_.row_size());
   }
 
-  void infer_tracks(const Batch& batch, const Results& results, Track* tracks, int count) const {
-    Buffer lists_memory(6 * int64_t(count) + 16);
-    Track** readers = reinterpret_cast<Track**>(lists_memory.at(0));
-    Track** skimmers = readers + count;
-    Track** starters = skimmers + count;  // Those that skim after they have read.
-    Buffer lasting(int64_t(count) * dense_.width + kLanes);
-    for (int n = 0; n < count; ++n) tracks[n].lasting_sums = lasting.take(dense_.width);
+  // Into the second-level cache: much is under way at a time.
+  static void ask_for(const float* from, int count) {
+    for (int line = 0; line < count; line += 16) __builtin_prefetch(from + line, 0, 2);
+  }
+
+  // What inference of a thread's tracks shares.
+  struct Run {
+    const Batch& batch;
+    const Results& results;
+    const int block;  // Tokens that cheap projections run ahead.
+    int64_t end = 0;  // of the block at hand
     LogProbabilities log_p;
-    // Several sequences share each pass over the weights instead.
+  };
+
+  // Block by block, whose tokens lie near each other for all sequences. Within a block each sequence goes on by itself,
+  // skimming, to its next token that is read; all that have come to one share the pass over the big cell's weights.
+  void infer_tracks(const Batch& batch, const Results& results, Track* tracks, int count) const {
     const bool alone = count == 1 && !batch.table;
-    const int cheap = cheap_size();
-    Ahead ahead(*this, batch, alone ? tracks : nullptr);
-    Buffer small_sums(int64_t(count) * cheap);
-    int active = count;
-    for (int64_t t = 0; t < tracks[0].length; ++t) {
-      while (tracks[active - 1].length <= t) --active;
-      int n_readers = 0, n_skimmers = 0, n_starters = 0;
-      for (int n = 0; n < active; ++n) {
-        Track& track = tracks[n];
-        const int64_t token = batch.token(t, track.sequence);
-        const float* row = nullptr;
-        if (batch.table) {
-          track.projected_big = batch.table + batch.words[token] * folded_size();
-          row = track.projected_big + big_.row_size();
-        } else {
-          track.input = batch.inputs + token * sizes_.input;
-          if (alone) row = ahead.cheap(t);
+    Run run{batch, results, count == 1 ? kLoneBlock : kSharedBlock, 0, {}};
+    Buffer lists_memory(8 * int64_t(count) + 16);
+    Track** live = reinterpret_cast<Track**>(lists_memory.at(0));
+    Track **readers = live + count, **skimmers = readers + count, **starters = skimmers + count;
+    Buffer lasting(int64_t(count) * dense_.width + kLanes);
+    const bool projects = sizes_.skims && !batch.table;
+    Buffer ahead(projects ? int64_t(count) * run.block * cheap_size() : 0);
+    for (int n = 0; n < count; ++n) {
+      tracks[n].lasting_sums = lasting.take(dense_.width);
+      if (projects) tracks[n].ahead = ahead.take(run.block * cheap_size());
+    }
+    Lookahead lookahead(*this, batch, tracks[0], alone);
+    bool backwards = false;
+    for (int64_t begin = 0; begin < tracks[0].length; begin += run.block) {
+      while (tracks[count - 1].length <= begin) --count;
+      run.end = begin + run.block;
+      if (projects) project_ahead(run, tracks, count, begin);
+      int n_live = count;
+      for (int n = 0; n < count; ++n) live[n] = &tracks[n];
+      while (n_live) {
+        int n_readers = 0, n_skimmers = 0, n_starters = 0;
+        for (int n = 0; n < n_live; ++n) {
+          const bool lasted = live[n]->lasts;
+          if (decide(run, *live[n])) {
+            readers[n_readers++] = live[n];
+          } else {
+            skimmers[n_skimmers++] = live[n];
+            if (!lasted) starters[n_starters++] = live[n];
+          }
         }
-        track.projected_small = row;
-        bool read = true;
-        float state_margin = INFINITY;
-        if (sizes_.skims) {
-          const float projected = row ? row[dense_.width] : decision_.project(track.input);
-          if (!track.lasts) track.lasting_margin = decision_.lasting(track.hidden);
-          const float margin = decision_.margin(projected, track.hidden, track.lasting_margin);
-          state_margin = margin - projected;
-          read = margin > batch.threshold;
-          results.read[token] = read;
-          log_p.add(margin, results.log_p + 2 * token);
-          if (!read && !track.lasts) starters[n_starters++] = &track;
-          track.lasts = !read;
-        }
-        if (batch.table) ask_ahead(batch, track, t, state_margin);
-        if (alone && read) track.projected_big = ahead.big(t, state_margin);
-        (read ? readers[n_readers++] : skimmers[n_skimmers++]) = &track;
+        start_skimming(starters, n_starters);
+        for (int n = 0; n < n_skimmers; ++n)
+          if (skim_on(run, *skimmers[n])) readers[n_readers++] = skimmers[n];
+        if (alone && n_readers) readers[0]->projected_big = lookahead.row();
+        if (n_readers) read(readers, n_readers, backwards = !backwards);
+        n_live = 0;
+        for (int n = 0; n < n_readers; ++n)
+          if (step_on(run, *readers[n])) live[n_live++] = readers[n];
       }
-      if (n_readers) {
-        walk(big_, &Track::projected_big, readers, n_readers, t & 1, [](int panel, Track& track, Vec (&gates)[4]) {
-          Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
-          Cell::activate(gates);
-          Cell::next(gates, hidden, cell, hidden, cell);
-          store(track.next_hidden + panel * kLanes, hidden);
-          store(track.cell + panel * kLanes, cell);
-        });
-        for (int n = 0; n < n_readers; ++n) swap_hidden(*readers[n]);
-      }
-      if (n_skimmers && dense_.units) {
-        for (int n = 0; n < n_starters; ++n) clear(starters[n]->lasting_sums, dense_.width);
-        dense_.add_lasting(n_starters, [=](int n) { return starters[n]->hidden; },
-                           [=](int n) { return starters[n]->lasting_sums; });
-        skim(skimmers, n_skimmers, small_sums.at(0));
-      }
-      for (int n = 0; n < active; ++n) write_step(batch, results, t, tracks[n]);
     }
   }
 
-  // One step of the small cell; `memory` holds cheap_size() floats a track.
-  void skim(Track* const* tracks, int count, float* memory) const {
-    auto sums = [=](int n) { return memory + int64_t(n) * cheap_size(); };
-    if (!tracks[0]->projected_small) {
-      dense_.project(count, [=](int n) { return tracks[n]->input; }, sums);
-      for (int n = 0; n < count; ++n) tracks[n]->projected_small = sums(n);
-    }
-    const int units = dense_.units;
+  // The cheap projections of a block of tokens of each track. The next track's inputs come while one's are projected.
+  void project_ahead(const Run& run, const Track* tracks, int count, int64_t begin) const {
+    auto tokens = [&](int n) { return int(smaller(run.block, tracks[n].length - begin)); };
+    auto value = [&](int n, int token) { return input(run.batch, tracks[n], begin + token); };
     for (int n = 0; n < count; ++n) {
-      Track& track = *tracks[n];
-      // All old units are needed until the last new one is known.
-      float* const to = units > kLanes ? track.next_hidden : track.hidden;
-      for (int first = 0; first < units; first += kLanes) {
-        const Vec hidden = load(track.hidden + first), cell = load(track.cell + first);
-        Vec gates[4], new_hidden, new_cell = cell;
-        for (int slot = 0; slot < 4; ++slot) gates[slot] = load(track.projected_small + dense_.starts[slot] + first);
-        dense_.add_changing(first, track.hidden, gates);
-        for (int slot = 0; slot < 4; ++slot) gates[slot] += load(track.lasting_sums + dense_.starts[slot] + first);
-        Cell::activate(gates);
-        Cell::next(gates, hidden, cell, new_hidden, new_cell);
-        store(to + first, select_first(units - first, new_hidden, hidden));
-        store(track.cell + first, select_first(units - first, new_cell, cell));
-      }
-      if (to != track.hidden) copy(track.hidden, to, units);
+      for (int token = 0; n + 1 < count && token < tokens(n + 1); ++token) ask_for(value(n + 1, token), sizes_.input);
+      project_cheap(tokens(n), [&](int token) { return value(n, token); },
+                    [&](int token) { return ahead(tracks[n], begin + token, run.block); });
     }
+  }
+
+  // Whether the track's next token is to be read.
+  bool decide(Run& run, Track& track) const {
+    const Batch& batch = run.batch;
+    const int64_t token = batch.token(track.step, track.sequence);
+    if (batch.table) {
+      track.projected_big = batch.table + batch.words[token] * folded_size();
+      track.projected_small = track.projected_big + big_.row_size();
+    } else {
+      track.input = batch.inputs + token * sizes_.input;
+      if (sizes_.skims) track.projected_small = ahead(track, track.step, run.block);
+    }
+    bool read = true;
+    if (sizes_.skims) {
+      const float projected = track.projected_small[dense_.width];
+      if (!track.lasts) track.lasting_margin = decision_.lasting(track.hidden);
+      const float margin = decision_.margin(projected, track.hidden, track.lasting_margin);
+      track.state_margin = margin - projected;
+      read = margin > batch.threshold;
+      run.results.read[token] = read;
+      run.log_p.add(margin, run.results.log_p + 2 * token);
+      track.lasts = !read;
+    }
+    if (batch.table) ask_ahead(batch, track);
+    return read;
+  }
+
+  // What the units that skimming leaves add to the small cell's sums of tracks that have just read.
+  void start_skimming(Track* const* tracks, int count) const {
+    if (!dense_.units) return;
+    for (int n = 0; n < count; ++n) clear(tracks[n]->lasting_sums, dense_.width);
+    dense_.add_lasting(count, [=](int n) { return tracks[n]->hidden; }, [=](int n) { return tracks[n]->lasting_sums; });
+  }
+
+  // Skim the track's next token and those behind it, up to one that is to be read (true) or to the end of the block.
+  bool skim_on(Run& run, Track& track) const {
+    do {
+      skim(track);
+      if (!step_on(run, track)) return false;
+    } while (!decide(run, track));
+    return true;
+  }
+
+  // Write the track's step and go to the next one; whether it lies in the block.
+  bool step_on(const Run& run, Track& track) const {
+    write_step(run.batch, run.results, track.step, track);
+    ++track.step;
+    return track.step < run.end && track.step < track.length;
+  }
+
+  // One step of the big cell.
+  void read(Track* const* readers, int count, bool backwards) const {
+    walk(big_, &Track::projected_big, readers, count, backwards, [](int panel, Track& track, Vec (&gates)[4]) {
+      Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
+      Cell::activate(gates);
+      Cell::next(gates, hidden, cell, hidden, cell);
+      store(track.next_hidden + panel * kLanes, hidden);
+      store(track.cell + panel * kLanes, cell);
+    });
+    for (int n = 0; n < count; ++n) swap_hidden(*readers[n]);
+  }
+
+  // One step of the small cell.
+  void skim(Track& track) const {
+    const int units = dense_.units;
+    // All old units are needed until the last new one is known.
+    float* const to = units > kLanes ? track.next_hidden : track.hidden;
+    for (int first = 0; first < units; first += kLanes) {
+      const Vec hidden = load(track.hidden + first), cell = load(track.cell + first);
+      Vec gates[4], new_hidden, new_cell = cell;
+      for (int slot = 0; slot < 4; ++slot) gates[slot] = load(track.projected_small + dense_.starts[slot] + first);
+      dense_.add_changing(first, track.hidden, gates);
+      for (int slot = 0; slot < 4; ++slot) gates[slot] += load(track.lasting_sums + dense_.starts[slot] + first);
+      Cell::activate(gates);
+      Cell::next(gates, hidden, cell, new_hidden, new_cell);
+      store(to + first, select_first(units - first, new_hidden, hidden));
+      store(track.cell + first, select_first(units - first, new_cell, cell));
+    }
+    // As whole vectors, which is how they are loaded next.
+    for (int first = 0; to != track.hidden && first < units; first += kLanes)
+      store(track.hidden + first, load(to + first));
   }
 
   // lerp in the way that is exact at both ends.
