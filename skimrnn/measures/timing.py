@@ -34,7 +34,8 @@ def time_together(
 ) -> dict[str, Timing]:
     """Time functions that are to be compared: each round runs all of them, in an order that rotates.
 
-    A sample is the mean of as many calls as take about `seconds_a_sample`, the same number in every round.
+    A sample is the mean of as many calls as take about `seconds_a_sample`, the same number in every round, after one that
+    is not timed: it brings back into the caches what the other functions drove out.
     """
     calls = {}
     for name, function in functions.items():
@@ -49,6 +50,7 @@ def time_together(
         for index in range(rounds):
             start = index % len(names)
             for name in names[start:] + names[:start]:
+                functions[name]()
                 samples[name].append(_clock(functions[name], calls[name]))
     finally:
         if collects:

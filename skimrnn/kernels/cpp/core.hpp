@@ -46,7 +46,7 @@ struct Track {
 template <class Cell, class Finish>
 void walk(const PackedCell<Cell>& cell, const float* Track::*projected, Track* const* tracks, int count, bool backwards,
           const Finish& finish) {
-  auto visit = [&](auto n_panels, int panel, auto n_tracks, int first) {
+  auto visit = [&](auto n_panels, int panel, auto n_tracks, int first, const auto& before_finishing) {
     constexpr int P = decltype(n_panels)::value, N = decltype(n_tracks)::value;
     const float* rows[N];
     Vec sums[P][N][4];
@@ -62,20 +62,26 @@ void walk(const PackedCell<Cell>& cell, const float* Track::*projected, Track* c
     }
     for (int n = 0; n < N; ++n) rows[n] = tracks[first + n]->hidden;
     cell.add_hiddens(panel, rows, sums);
+    before_finishing();
     for (int p = 0; p < P; ++p)
       for (int n = 0; n < N; ++n) finish(panel + p, *tracks[first + n], sums[p][n]);
   };
   if (count == 1) {
-    // Every other step backwards: it starts with the weights that the last step left in the cache.
-    const int runs = (cell.panels + kPanelsAtOnce - 1) / kPanelsAtOnce;
+    // Every other step backwards: it starts with the weights that the last step left in the cache. The runs at the two
+    // ends are the short ones, because that cache holds two panels of a hundred units and not three.
+    const int runs = (cell.panels + kPanelsAtOnce - 1) / kPanelsAtOnce, missing = runs * kPanelsAtOnce - cell.panels;
+    auto start = [=](int run) { return run * kPanelsAtOnce - (run == 0 ? 0 : run < runs ? (missing + 1) / 2 : missing); };
     for (int i = 0; i < runs; ++i) {
-      const int run = backwards ? runs - 1 - i : i, first = run * cell.panels / runs;
-      call_rest<kPanelsAtOnce>((run + 1) * cell.panels / runs - first, first,
-                               [&](auto n, int panel) { visit(n, panel, Count<1>{}, 0); });
+      const int run = backwards ? runs - 1 - i : i, next = backwards ? run - 1 : run + 1;
+      auto ask = [&] {
+        if (i + 1 < runs) cell.ask_for_hiddens(start(next), start(next + 1));
+      };
+      call_rest<kPanelsAtOnce>(start(run + 1) - start(run), start(run),
+                               [&](auto n, int panel) { visit(n, panel, Count<1>{}, 0, ask); });
     }
   } else {
     for (int panel = 0; panel < cell.panels; ++panel)
-      in_runs<kGroup>(count, [&](auto n, int first) { visit(Count<1>{}, panel, n, first); });
+      in_runs<kGroup>(count, [&](auto n, int first) { visit(Count<1>{}, panel, n, first, [] {}); });
   }
 }
 

@@ -16,6 +16,7 @@ namespace skimrnn {
 namespace {
 
 constexpr int kPanel = 4 * kLanes;  // Floats of one panel's slots.
+constexpr int kLinesAhead = 16;     // Cache lines of a panel that are asked for ahead.
 
 // One cell's weights in panels, and the sums over them.
 template <class Cell>
@@ -58,6 +59,13 @@ struct PackedCell {
   template <int P, int N>
   void add_hiddens(int panel, const float* const (&rows)[N], Vec (&sums)[P][N][4]) const {
     add<P, N>(hidden, panel, hiddens, rows, sums, [](int gate) { return Cell::hidden_slot(gate); });
+  }
+
+  // Have the first hidden weights of panels on their way while something else is computed.
+  void ask_for_hiddens(int panel, int end) const {
+    const int64_t stride = int64_t(hiddens) * Cell::gates * kLanes;
+    for (; panel < end; ++panel)
+      for (int line = 0; line < kLinesAhead; ++line) __builtin_prefetch(hidden.at(panel * stride + line * 16));
   }
 
   // Bias and input projection of `count` inputs, values(n), into rows(n).
