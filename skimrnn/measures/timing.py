@@ -34,8 +34,8 @@ def time_together(
 ) -> dict[str, Timing]:
     """Time functions that are to be compared: each round runs all of them, in an order that rotates.
 
-    A sample is the mean of as many calls as take about `seconds_a_sample`, the same number in every round, after one that
-    is not timed: it brings back into the caches what the other functions drove out.
+    A sample is the mean of as many calls as take about `seconds_a_sample`, the same number in every round, after one
+    that is not timed: it brings back into the caches what the other functions drove out.
     """
     calls = {}
     for name, function in functions.items():

@@ -69,8 +69,8 @@ def benchmark_remarks(report: Report) -> list[str]:
     packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
     return [
         f"{environment.cpu}; instruction set {report.isa}; {packages}; commit {(environment.git_commit or 'none')[:8]}"
-        f"{' (changed)' if environment.git_dirty else ''}. Medians of interleaved rounds with 95 % intervals; a call that "
-        "is not timed goes before each sample.",
+        f"{' (changed)' if environment.git_dirty else ''}. Medians of interleaved rounds with 95 % intervals; a call "
+        "that is not timed goes before each sample.",
         f"Peaks of one thread, measured in the same run: {peaks.flops / 1e9:.0f} GFLOP/s; reading an array again and "
         f"again, GB/s by its size: {caches}. The last column says which of the two bounds a figure, and what share of "
         "its time that bound alone would take.",
