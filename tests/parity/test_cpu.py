@@ -170,6 +170,17 @@ def test_folded_is_projected(cell, isa, seed):
         cpu.Frozen(cell, case.weights, vectors)(words + 11, case.lengths, case.state)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_frozen_keeps_the_weights_it_was_made_of(cell, isa, seed):
+    case = make_case(cell, SIZES[-1]).to(torch.float32)
+    expected = case.run(cpu, threshold=0.45)
+    frozen = cpu.Frozen(cell, case.weights)
+    for weight in case.weights:
+        weight.zero_()
+    again = frozen(case.inputs, case.lengths, case.state, 0.45)
+    assert all(map(torch.equal, values(again), values(expected)))
+
+
 @pytest.mark.parametrize("relaxed", [True, False])
 @pytest.mark.parametrize("cell", CELLS)
 def test_instruction_sets_agree(cell, relaxed, monkeypatch, seed):
