@@ -22,8 +22,8 @@ _NOTES = {
     "skimming": "Batch 1, T = 300: Skim-LSTM at set skim rates beside our own standard LSTM in the same setting: inputs"
     " projected on demand, folded (their projections kept per word), or numpy, as the paper did. Sp is the standard "
     "LSTM's time over the Skim-LSTM's, Flop-r the exact count; Sp can exceed it, because what the hidden units that "
-    "skimming leaves add to a skim step is summed once in a run of skimmed tokens. The last number is the ratio to the fastest LSTM of "
-    "another library in `plain`.",
+    "skimming leaves add to a skim step is summed once in a run of skimmed tokens. The last number is the ratio to the "
+    "fastest LSTM of another library in `plain`.",
     "training": "One training step, forward and backward, beside torch's nn.LSTM: an LSTM on our kernel (lstm), and "
     "Skim-LSTM; memory is what the step adds.",
     "batched": "Evaluation of 128 ragged texts (5 to 99 tokens) on two threads.",
