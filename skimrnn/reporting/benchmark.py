@@ -18,8 +18,8 @@ from skimrnn.reporting.targets import group_of, possible_speedup, target_rows
 _NOTES = {
     "targets": "What was aimed at, in ratios of medians of this run: over all cases the smallest to the largest, and "
     "in how many of them the target is reached. What keeps figures short of theirs: a standard LSTM fetches all its "
-    "hidden weights from the second-level cache at every step (the bound in `plain`); with small d and d' a skim step is "
-    "mostly the functions of its gates, and the cost of the call counts; ragged batches read their inputs from main "
+    "hidden weights from the second-level cache at every step (the bound in `plain`); with small d and d' a skim step "
+    "is mostly the functions of its gates, and the cost of the call counts; ragged batches read their inputs from main "
     "memory and write their outputs there, skimmed or not, and so do readers.",
     "plain": "Batch 1, T = 300: our standard LSTM and other libraries' LSTMs, on the same weights and input.",
     "skimming": "Batch 1, T = 300: Skim-LSTM at set skim rates beside our own standard LSTM in the same setting: inputs"
