@@ -180,11 +180,7 @@ class Core : public Layer {
     const int64_t token = batch.token(t, track.sequence);
     float* const output = results.outputs + token * sizes_.hidden;
     copy(output, track.hidden, sizes_.hidden);
-    if (t + 1 < track.length) {
-      for (int line = 0; line < sizes_.hidden; line += 16)
-        __builtin_prefetch(output + batch.next() * sizes_.hidden + line, 1, 2);
-      return;
-    }
+    if (t + 1 < track.length) return ask_for<2>(output + batch.next() * sizes_.hidden, sizes_.hidden);
     copy(results.last_hidden + track.sequence * sizes_.hidden, track.hidden, sizes_.hidden);
     if (Cell::has_cell) copy(results.last_cell + track.sequence * sizes_.hidden, track.cell, sizes_.hidden);
     for (int64_t past = track.length; past < batch.steps; ++past) {

@@ -108,16 +108,11 @@ class Inference : public Core<Cell> {
   void ask_ahead(const Batch& batch, const Track& track) const {
     auto row = [&](int64_t t) { return batch.table + batch.words[batch.token(t, track.sequence)] * folded_size(); };
     const int64_t t = track.step;
-    if (t + 2 < track.length) ask_for(row(t + 2) + big_.row_size(), cheap_size());
+    if (t + 2 < track.length) ask_for<2>(row(t + 2) + big_.row_size(), cheap_size());
     if (t + 1 >= track.length) return;
     const float* next = row(t + 1);
     if (sizes_.skims && !(next[big_.row_size() + dense_.width] + track.state_margin > batch.threshold)) return;
-    ask_for(next, big_.row_size());
-  }
-
-  // Into the second-level cache: much is under way at a time.
-  static void ask_for(const float* from, int count) {
-    for (int line = 0; line < count; line += 16) __builtin_prefetch(from + line, 0, 2);
+    ask_for<2>(next, big_.row_size());
   }
 
   // What inference of a thread's tracks shares.
@@ -180,7 +175,7 @@ class Inference : public Core<Cell> {
     auto tokens = [&](int n) { return int(smaller(run.block, tracks[n].length - begin)); };
     auto value = [&](int n, int token) { return input(run.batch, tracks[n], begin + token); };
     for (int n = 0; n < count; ++n) {
-      for (int token = 0; n + 1 < count && token < tokens(n + 1); ++token) ask_for(value(n + 1, token), sizes_.input);
+      for (int token = 0; n + 1 < count && token < tokens(n + 1); ++token) ask_for<2>(value(n + 1, token), sizes_.input);
       project_cheap(tokens(n), [&](int token) { return value(n, token); },
                     [&](int token) { return ahead(tracks[n], begin + token, run.block); });
     }

@@ -9,7 +9,13 @@
 namespace skimrnn {
 namespace {
 
-constexpr int kRows = 128;  // Rows of a panel that a pass of training keeps in the first-level cache.
+constexpr int kRows = 128;  // Rows of weights, or of inputs, that a pass keeps in the first-level cache.
+
+// Have floats on their way into the cache of a level while something else is computed.
+template <int Level>
+inline void ask_for(const float* from, int count) {
+  for (int line = 0; line < count; line += 16) __builtin_prefetch(from + line, 0, 4 - Level);
+}
 
 template <int N>
 struct Count {

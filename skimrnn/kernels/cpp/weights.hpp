@@ -16,7 +16,7 @@ namespace skimrnn {
 namespace {
 
 constexpr int kPanel = 4 * kLanes;  // Floats of one panel's slots.
-constexpr int kLinesAhead = 16;     // Cache lines of a panel that are asked for ahead.
+constexpr int kFloatsAhead = 256;   // Floats of a panel that are asked for ahead.
 
 // One cell's weights in panels, and the sums over them.
 template <class Cell>
@@ -61,11 +61,10 @@ struct PackedCell {
     add<P, N>(hidden, panel, hiddens, rows, sums, [](int gate) { return Cell::hidden_slot(gate); });
   }
 
-  // Have the first hidden weights of panels on their way while something else is computed.
+  // Ask for the first hidden weights of panels.
   void ask_for_hiddens(int panel, int end) const {
     const int64_t stride = int64_t(hiddens) * Cell::gates * kLanes;
-    for (; panel < end; ++panel)
-      for (int line = 0; line < kLinesAhead; ++line) __builtin_prefetch(hidden.at(panel * stride + line * 16));
+    for (; panel < end; ++panel) ask_for<1>(hidden.at(panel * stride), kFloatsAhead);
   }
 
   // Bias and input projection of `count` inputs, values(n), into rows(n).
