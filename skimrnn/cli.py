@@ -253,17 +253,24 @@ def speed(
     runs: RunsOption,
     output: Annotated[Path, typer.Option(help="File for the measurements (JSON).")],
 ) -> None:
-    """Time the trained Skim-LSTMs of a dataset beside a standard LSTM, on test texts, one at a time (Sp)."""
+    """Time the trained models of a dataset that skim beside standard ones of their size, on real texts (Sp)."""
     from skimrnn.data.prepare import open_prepared
+    from skimrnn.data.registry import get_dataset
     from skimrnn.files import write_json
+    from skimrnn.measures.reader_speed import measure_reader_speed
     from skimrnn.measures.speedup import measure_speed
 
-    settings = read_config(config)
+    settings, opened = read_config(config), open_prepared(prepared, dataset)
+    timing = settings.speed
     weights = {
         name: {seed: runs / dataset / name / str(seed) / "weights.safetensors" for seed in settings.seeds_of(dataset)}
         for name in settings.timed_models(dataset)
     }
-    measured = measure_speed(open_prepared(prepared, dataset), weights, settings.speed.tokens, settings.speed.rounds)
+    if get_dataset(dataset).task == "question_answering":
+        models = settings.models_of(dataset)
+        measured = measure_reader_speed(opened, models, weights, timing.context_tokens, timing.rounds)
+    else:
+        measured = measure_speed(opened, weights, timing.tokens, timing.rounds)
     write_json(output, measured.model_dump(mode="json"))
 
 

@@ -191,7 +191,8 @@ class TrainingConfig(_Closed):
 class SpeedConfig(_Closed):
     """How the speed-up of the trained models is measured."""
 
-    tokens: int = Field(8_000, gt=0, description="size of the sample of test texts that are read")
+    tokens: int = Field(8_000, gt=0, description="size of the sample of test texts that classifiers read")
+    context_tokens: int = Field(50_000, gt=0, description="size of the sample of contexts that readers read")
     rounds: int = Field(9, ge=5, description="how often each model reads them")
 
 
@@ -280,8 +281,8 @@ class Config(_Closed):
         return self.for_task(DATASETS[dataset].task).models
 
     def timed_models(self, dataset: str) -> list[str]:
-        """The models whose speed-up is measured on one dataset: its Skim-LSTM classifiers."""
-        return [name for name, model in self.models_of(dataset).items() if isinstance(model, SkimLSTMConfig)]
+        """The models whose speed-up is measured on one dataset: those that skim."""
+        return [name for name, model in self.models_of(dataset).items() if isinstance(model, SkimmingConfig)]
 
     def first_steps(self, dataset: str, model: str) -> FirstSteps | None:
         """The steps that come before a run: those of the model it starts from or, where others start from it, its own.

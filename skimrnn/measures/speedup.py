@@ -23,6 +23,9 @@ except ImportError:  # Installed where no compiler was found: NumPy alone is tim
 WAYS = ("numpy", "demand", "folded")
 """NumPy as in the paper; our kernels, projecting inputs on demand; our kernels, projections kept per word."""
 
+WHOLE = "whole"
+"""The whole of a reader, layers and all else, beside its standard counterpart."""
+
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,7 +34,7 @@ class _Closed(BaseModel):
 class ModelSpeed(_Closed):
     """One trained model: seconds for all texts, by way, of the standard LSTM and of the Skim-LSTM.
 
-    Without the compiled kernels NumPy is the only way.
+    Readers are timed in one way, `WHOLE`; without the compiled kernels NumPy is the only way for classifiers.
     """
 
     skim_rate: float
@@ -39,12 +42,15 @@ class ModelSpeed(_Closed):
     skim: dict[str, Timing]
 
     def speedup(self, way: str) -> float | None:
-        """The standard LSTM's time over the Skim-LSTM's, in one of `WAYS`; None where that was not timed."""
+        """The standard model's time over the skimming one's, in one way; None where that was not timed."""
         return self.lstm[way].median / self.skim[way].median if way in self.skim else None
 
 
 class Speed(_Closed):
-    """The trained models of one dataset, timed on one sample of its test texts: batch 1, one thread."""
+    """The trained models of one dataset, timed on one sample of its test texts: one thread.
+
+    Classifiers are timed at batch 1, readers on contexts in the batches that they are evaluated in.
+    """
 
     dataset: str
     texts: int
@@ -72,10 +78,15 @@ def measure_speed(prepared: Prepared, weights: dict[str, dict[int, Path]], token
         texts=len(texts),
         tokens=sum(len(text) for text in texts),
         data_digest=prepared.manifest["digest"],
-        isa=cpu.isa() if cpu else None,
+        isa=instruction_set(),
         environment=environment(),
         models=models,
     )
+
+
+def instruction_set() -> str | None:
+    """That of the compiled kernels; None where there are none."""
+    return cpu.isa() if cpu else None
 
 
 def _sample(split: Split, tokens: int) -> list[Tensor]:

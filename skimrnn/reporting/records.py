@@ -77,7 +77,7 @@ class Results(Generic[AnyRecord]):
         return Measured(values) if values else None
 
     def speedup(self, dataset: str, model: str, way: str) -> Measured | None:
-        """Sp of one model over the seeds that it was timed with, in one of `skimrnn.measures.speedup.WAYS`."""
+        """Sp of one model over the seeds that it was timed with, in one way of `skimrnn.measures.speedup`."""
         speed = self.speeds.get(dataset)
         timed = speed.models.get(model, {}) if speed else {}
         values = [timed[seed].speedup(way) for seed in sorted(timed)]

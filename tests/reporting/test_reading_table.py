@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from skimrnn.cli import app
 from skimrnn.config import Config, SkimReaderConfig, read_config
 from skimrnn.errors import UserError
 from skimrnn.files import write_json
+from skimrnn.measures.speedup import WHOLE, ModelSpeed, Speed
+from skimrnn.measures.timing import summarise
+from skimrnn.provenance import environment
 from skimrnn.reporting.figures import READING_FIGURES
-from skimrnn.reporting.reading_table import reading_rows
+from skimrnn.reporting.reading_table import READING_COLUMNS, reading_rows
 from skimrnn.reporting.records import Results, read_reading_results, read_task_results
 from skimrnn.reporting.table_formats import latex, markdown, terminal, tidy_csv
 from skimrnn.training.record import ReadingRecord, Record
@@ -142,11 +146,30 @@ def test_cells_hold_the_papers_number_and_ours(results: Results[ReadingRecord]) 
     assert rows["LSTM+Att, d = 100"] == [
         "75.5 | 72.0 ± 2.8 (2)",
         "67.0 | 62.0 ± 2.8 (2)",
-        *("-", "1.0x | 1.7x ± 0.0 (2)", "- | 1.4x ± 0.0 (2)"),
+        *("-", "1.0x | 1.7x ± 0.0 (2)", "- | 1.4x ± 0.0 (2)", "-"),
     ]
     unfinished = "Sk-LSTM+Att 20/.1, d = 100 (stands at step 4,000 of 20,000)"
     assert rows[unfinished][:3] == ["75.3 | 65.0 (1)", "66.0 | 55.0 (1)", "56.2 | 45.0 (1)"]
     assert rows["Sk-BiDAF 50/.01, d = 100"][0] == "76.9 | not run"
+    assert rows["Sk-BiDAF 50/.01, d = 100"][-1] == "- | not run"
+
+
+def test_a_speedup_stands_in_the_row_of_the_model_that_was_timed(results: Results[ReadingRecord]) -> None:
+    timed = ModelSpeed(skim_rate=0.5, lstm={WHOLE: summarise([3.0] * 5)}, skim={WHOLE: summarise([2.0] * 5)})
+    speed = Speed(
+        dataset="squad",
+        texts=1,
+        tokens=1,
+        data_digest="",
+        isa="plain",
+        environment=environment(),
+        models={"sk_lstm_att-20-0.1": {0: timed}},
+    )
+    rows = reading_rows(replace(results, speeds={"squad": speed}), "squad")
+    cells = {row.name: str(row.entries[-1]) for row in rows}
+    assert cells["sk_lstm_att-20-0.1"] == "- | 1.5x (1)"
+    assert cells["lstm_att"] == cells["vcrnn"] == "-"
+    assert cells["sk_lstm_att-0-0.1"] == "- | not run"
 
 
 def test_a_model_that_the_paper_lacks_is_a_row_of_its_own(config: Config, tmp_path: Path) -> None:
@@ -166,7 +189,7 @@ def test_no_format_loses_a_cell(results: Results[ReadingRecord]) -> None:
         for row in reading_rows(results, "squad"):
             assert row.title in document and all(str(entry) in document for entry in row.entries)
     lines = list(csv.DictReader(io.StringIO(tidy_csv(results))))
-    assert len(lines) == 15 * 5
+    assert len(lines) == 15 * len(READING_COLUMNS)
     (line,) = (line for line in lines if line["model"] == "sk_lstm_att-20-0.1" and line["metric"] == "skim_rate")
     assert (line["d"], line["d_small"], line["gamma"], line["published"]) == ("100", "20", "0.1", "56.2")
     assert float(line["measured_mean"]) == pytest.approx(45.0)

@@ -29,8 +29,9 @@ struct Track {
   float lasting_margin = 0;
   float* lasting_sums = nullptr;
   int64_t step = 0;
-  float state_margin = INFINITY;  // What the state adds to the margin.
-  float* ahead = nullptr;         // Cheap projections of a block of tokens.
+  float state_margin = -INFINITY;  // What the state adds to the margin: skims before it is known.
+  float* ahead = nullptr;          // Cheap projections of a block of tokens.
+  uint64_t have_small = ~0ull;     // Those of them, by bits, whose projections for the small cell are there.
   // Training only.
   float share = 1;  // of the big cell in the mixture
   float* gates = nullptr;

@@ -40,7 +40,6 @@ class Inference : public Core<Cell> {
   using Team = typename Core<Cell>::Team;
   using Core<Cell>::cheap_size;
   using Core<Cell>::folded_size;
-  using Core<Cell>::project_cheap;
 
   // The big cell's projections that a lone sequence makes ahead. They share a pass over its weights, which is bound by
   // fetching them: those of the next tokens that would be read by the state at hand. Their number doubles where all
@@ -170,16 +169,38 @@ class Inference : public Core<Cell> {
     }
   }
 
-  // The cheap projections of a block of tokens of each track. The next track's inputs come while one's are projected.
-  void project_ahead(const Run& run, const Track* tracks, int count, int64_t begin) const {
-    auto tokens = [&](int n) { return int(smaller(run.block, tracks[n].length - begin)); };
-    auto value = [&](int n, int token) { return input(run.batch, tracks[n], begin + token); };
+  // The decision's projections of a block of tokens of each track, and the small cell's of those that the state at hand
+  // would have skimmed. The next track's inputs come while one's are projected.
+  void project_ahead(const Run& run, Track* tracks, int count, int64_t begin) const {
     for (int n = 0; n < count; ++n) {
-      for (int token = 0; n + 1 < count && token < tokens(n + 1); ++token) ask_for<2>(value(n + 1, token), sizes_.input);
-      project_cheap(tokens(n), [&](int token) { return value(n, token); },
-                    [&](int token) { return ahead(tracks[n], begin + token, run.block); });
+      Track& track = tracks[n];
+      for (int64_t t = begin; n + 1 < count && t < smaller(run.end, tracks[n + 1].length); ++t)
+        ask_for<2>(input(run.batch, tracks[n + 1], t), sizes_.input);
+      for (int64_t t = begin; t < smaller(run.end, track.length); ++t)
+        ahead(track, t, run.block)[dense_.width] = decision_.project(input(run.batch, track, t));
+      track.have_small = 0;
+      project_small(run, track, begin, false);
     }
   }
+
+  // The small cell's projections, as far as they are missing, of the track's tokens from `t` to the end of the block that
+  // the state at hand would have skimmed, and of `t` where it is `needed`.
+  void project_small(const Run& run, Track& track, int64_t t, bool needed) const {
+    const float* inputs[kLoneBlock];
+    float* rows[kLoneBlock];
+    int count = 0;
+    for (const int64_t end = smaller(run.end, track.length); t < end; ++t, needed = false) {
+      float* const row = ahead(track, t, run.block);
+      const bool reads = row[dense_.width] + track.state_margin > run.batch.threshold;
+      if ((track.have_small & bit(run, t)) || (reads && !needed)) continue;
+      track.have_small |= bit(run, t);
+      inputs[count] = input(run.batch, track, t);
+      rows[count++] = row;
+    }
+    dense_.project(count, [&](int n) { return inputs[n]; }, [&](int n) { return rows[n]; });
+  }
+
+  static uint64_t bit(const Run& run, int64_t t) { return uint64_t(1) << (t & (run.block - 1)); }
 
   // Whether the track's next token is to be read.
   bool decide(Run& run, Track& track) const {
@@ -217,6 +238,7 @@ class Inference : public Core<Cell> {
   // Skim the track's next token and those behind it, up to one that is to be read (true) or to the end of the block.
   bool skim_on(Run& run, Track& track) const {
     do {
+      if (!(track.have_small & bit(run, track.step))) project_small(run, track, track.step, true);
       skim(track);
       if (!step_on(run, track)) return false;
     } while (!decide(run, track));

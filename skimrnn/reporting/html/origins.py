@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from skimrnn.counts import count_of
+from skimrnn.data.registry import get_dataset
 from skimrnn.measures.speedup import Speed
 from skimrnn.provenance import Environment
 from skimrnn.reporting.records import Run
@@ -88,8 +89,12 @@ def run_facts(run: Run) -> dict[str, str]:
 
 def speed_facts(speed: Speed) -> dict[str, str]:
     """What a file of measured speed-ups says of itself."""
+    if get_dataset(speed.dataset).task == "question_answering":
+        texts = f"contexts of {count_of(speed.texts, 'question')}, {count_of(speed.tokens, 'token')}, in batches"
+    else:
+        texts = f"{count_of(speed.texts, 'test text')}, {count_of(speed.tokens, 'token')}, batch 1"
     return {
-        "Timed on": f"{count_of(speed.texts, 'test text')}, {count_of(speed.tokens, 'token')}, batch 1",
+        "Timed on": texts,
         "Data digest": speed.data_digest,
         **environment_facts(speed.environment, speed.isa or "none compiled"),
     }

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from skimrnn.config import Config
+from skimrnn.data.prepare import Prepared
+from skimrnn.data.questions import SCORED_SPLIT, read_questions, read_scoring
+from skimrnn.errors import UserError
+from skimrnn.files import read_tensors, write_tensors
+from skimrnn.measures.reader_speed import measure_reader_speed
+from skimrnn.measures.speedup import WHOLE
+from skimrnn.training.reading import answer_questions, build_reader
+from tests.analysis.conftest import config, untrained  # noqa: F401
+from tests.training.test_reading import squad  # noqa: F401
+
+
+@pytest.mark.parametrize("model", ["skim_reader", "skim_bidaf"])
+def test_the_skim_rate_is_that_of_the_evaluation(squad: Prepared, config: Config, model: str, tmp_path: Path):  # noqa: F811
+    path = untrained(config, "squad", model, squad, tmp_path) / "weights.safetensors"
+    speed = measure_reader_speed(squad, config.models, {model: {3: path}}, tokens=10**6, rounds=5)
+    reader = build_reader(config.models[model], squad.vectors(), squad.spellings())
+    reader.load_state_dict(read_tensors(path)[0])
+    scores = answer_questions(reader, read_questions(squad, SCORED_SPLIT), read_scoring(squad)).scores
+    timed = speed.models[model][3]
+    assert (speed.texts, speed.tokens) == (scores.examples, scores.tokens)
+    assert timed.skim_rate == pytest.approx(scores.skim_rate, abs=1e-9)
+    assert 0.05 < timed.skim_rate < 0.95
+    assert 0 < timed.speedup(WHOLE) < 100
+    assert len(timed.lstm[WHOLE].samples) == len(timed.skim[WHOLE].samples) == 5
+
+
+def test_a_sample_is_whole_batches_and_always_the_same(squad: Prepared, config: Config, tmp_path: Path):  # noqa: F811
+    path = untrained(config, "squad", "skim_reader", squad, tmp_path) / "weights.safetensors"
+    first, second = (
+        measure_reader_speed(squad, config.models, {"skim_reader": {0: path}}, tokens=1, rounds=5) for _ in range(2)
+    )
+    assert 0 < first.tokens <= int(read_questions(squad, SCORED_SPLIT).lengths.sum())
+    assert (first.texts, first.tokens, first.models["skim_reader"][0].skim_rate) == (
+        *(second.texts, second.tokens),
+        second.models["skim_reader"][0].skim_rate,
+    )
+
+
+def test_weights_of_another_model_are_refused(squad: Prepared, config: Config, tmp_path: Path):  # noqa: F811
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"embedding.weight": squad.vectors()})
+    with pytest.raises(UserError, match="not the weights of the model that the config names"):
+        measure_reader_speed(squad, config.models, {"skim_reader": {0: path}}, tokens=1, rounds=5)
