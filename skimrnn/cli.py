@@ -316,7 +316,8 @@ def data_prepare(
     if unknown := [name for name in datasets or [] if name not in settings.datasets]:
         raise UserError(f"unknown dataset {', '.join(unknown)}: the config has {', '.join(settings.datasets)}")
     targets = [f"data/prepared/{settings.scale}/{name}" for name in datasets or settings.datasets]
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", str(config), *targets]
+    # Targets first: snakemake takes whatever follows --configfile for more of them.
+    command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(cores), "--configfile", str(config)]
     if subprocess.run(command, check=False).returncode:
         raise UserError("the preparation did not end well: see the step that failed above")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.workflow.conftest import SHORT, copy_project, snakemake
+from tests.workflow.conftest import SHORT, copy_project, environment_of, snakemake
 
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
@@ -170,3 +170,21 @@ def test_the_workflow_is_linted(command: list[str]) -> None:
         check=False,
     )
     assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_data_prepare_makes_what_training_reads(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(finished, folder)
+    prepared = folder / "data" / "prepared" / "test" / "sst"
+    before = (prepared / "manifest.json").read_bytes()
+    shutil.rmtree(prepared)
+    process = subprocess.run(
+        [sys.executable, "-m", "skimrnn", "data", "prepare", "sst", "--config", "config/short.yaml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment_of(folder),
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert (prepared / "manifest.json").read_bytes() == before
