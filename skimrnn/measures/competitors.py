@@ -82,10 +82,21 @@ def _pin_numpy() -> None:
     threadpool_limits(threads, user_api="blas")
 
 
-def _numpy_weights(module: nn.Module, prefix: str) -> tuple[np.ndarray, np.ndarray]:
+def cell_weights(layer: nn.LSTM | SkimLSTM, prefix: str) -> list[Tensor]:
+    """The four tensors of one cell of a layer's first layer, by its prefix: none, `small_` or `decision_`."""
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    return [layer.get_parameter(prefix + name).detach() for name in names]
+
+
+def all_weights(layer: nn.LSTM | SkimLSTM) -> list[Tensor]:
+    """Those of all cells, as the kernels take them."""
+    prefixes = ("", "small_", "decision_") if isinstance(layer, SkimLSTM) else ("",)
+    return [weight for prefix in prefixes for weight in cell_weights(layer, prefix)]
+
+
+def _numpy_weights(layer: nn.LSTM | SkimLSTM, prefix: str) -> tuple[np.ndarray, np.ndarray]:
     """Weights (rows, E + D) and biases (rows) of a cell, or of the decision."""
-    parts = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    *weights, bias_ih, bias_hh = (module.get_parameter(prefix + part).detach().numpy() for part in parts)
+    *weights, bias_ih, bias_hh = (weight.numpy() for weight in cell_weights(layer, prefix))
     return np.concatenate(weights, axis=1), bias_ih + bias_hh
 
 

@@ -15,7 +15,7 @@ from skimrnn import SkimLSTM
 from skimrnn.data.questions import Padded, QuestionBatch
 from skimrnn.errors import UserError
 from skimrnn.layers.plain_lstm import padded_lstm
-from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_lstm, numpy_skim_lstm
+from skimrnn.measures.competitors import COMPETITORS, UnavailableError, all_weights, numpy_lstm, numpy_skim_lstm
 from skimrnn.measures.memory import peak_memory_mib
 from skimrnn.measures.peaks import Peaks, measure_peaks
 from skimrnn.measures.timing import Timing, time_together
@@ -303,18 +303,13 @@ def _vectors(rate: float) -> Tensor:
     return vectors
 
 
-def _weights(module: nn.Module, prefix: str) -> list[Tensor]:
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    return [module.get_parameter(prefix + name).detach() for name in names]
-
-
 def _ours(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor | None = None) -> Callable[[], object]:
     """Our kernels on a layer's weights; without `lengths` all sequences are T long."""
-    return _run(cpu.Frozen("lstm", _all_weights(layer)), layer, inputs, lengths)
+    return _run(cpu.Frozen("lstm", all_weights(layer)), layer, inputs, lengths)
 
 
 def _folded(layer: nn.LSTM | SkimLSTM, vectors: Tensor, words: Tensor) -> Callable[[], object]:
-    return _run(cpu.Frozen("lstm", _all_weights(layer), vectors), layer, words, None)
+    return _run(cpu.Frozen("lstm", all_weights(layer), vectors), layer, words, None)
 
 
 def _run(
@@ -323,11 +318,6 @@ def _run(
     state = torch.zeros(inputs.shape[1], layer.hidden_size)
     lengths = torch.full((inputs.shape[1],), len(inputs)) if lengths is None else lengths
     return lambda: frozen(inputs, lengths, (state, state))
-
-
-def _all_weights(layer: nn.LSTM | SkimLSTM) -> list[Tensor]:
-    prefixes = ("", "small_", "decision_") if isinstance(layer, SkimLSTM) else ("",)
-    return [weight for prefix in prefixes for weight in _weights(layer, prefix)]
 
 
 def _without_gradient(function: Callable[..., object], *inputs: Any) -> Callable[[], object]:

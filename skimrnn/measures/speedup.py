@@ -11,7 +11,7 @@ from skimrnn.data.prepare import Prepared, Split
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors
 from skimrnn.layers import SkimLSTM
-from skimrnn.measures.competitors import numpy_lstm_reader, numpy_skim_reader
+from skimrnn.measures.competitors import all_weights, numpy_lstm_reader, numpy_skim_reader
 from skimrnn.measures.timing import Timing, time_together
 from skimrnn.provenance import Environment, environment
 
@@ -115,7 +115,7 @@ def _time_model(path: Path, texts: list[Tensor], rounds: int) -> ModelSpeed:
         "skim numpy": lambda: [numpy_skim(x) for x in inputs],
     }
     if cpu:
-        functions |= _kernels(layer, vectors, texts, inputs)
+        functions |= _kernels(lstm, layer, vectors, texts, inputs)
     timings = time_together(functions, rounds, warm_up=1)
     with torch.no_grad():
         read = sum(int(layer(x, return_decisions=True)[2].read.sum()) for x in inputs)
@@ -127,9 +127,8 @@ def _time_model(path: Path, texts: list[Tensor], rounds: int) -> ModelSpeed:
 
 
 def _kernels(
-    layer: SkimLSTM, vectors: Tensor, texts: list[Tensor], inputs: list[Tensor]
+    lstm: nn.LSTM, layer: SkimLSTM, vectors: Tensor, texts: list[Tensor], inputs: list[Tensor]
 ) -> dict[str, Callable[[], object]]:
-    big, small, decision = (_parameters(layer, prefix) for prefix in ("", "small_", "decision_"))
     state = (torch.zeros(1, layer.hidden_size),) * 2
     lengths = [torch.tensor([len(text)]) for text in texts]
     words = [text[:, None] for text in texts]  # (T, 1)
@@ -138,8 +137,8 @@ def _kernels(
         return lambda: [run(x, n, state) for x, n in zip(inputs, lengths, strict=True)]
 
     return {
-        f"{name} {way}": reads(cpu.Frozen("lstm", weights, *keep), source)
-        for name, weights in (("lstm", big), ("skim", [*big, *small, *decision]))
+        f"{name} {way}": reads(cpu.Frozen("lstm", all_weights(timed), *keep), source)
+        for name, timed in (("lstm", lstm), ("skim", layer))
         for way, source, keep in (("demand", inputs, ()), ("folded", words, (vectors,)))
     }
 
@@ -155,8 +154,3 @@ def _skim_lstm(tensors: dict[str, Tensor], path: Path) -> SkimLSTM:
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path}: not the weights of a Skim-LSTM classifier: train it again") from error
     return layer.eval()
-
-
-def _parameters(module: nn.Module, prefix: str) -> list[Tensor]:
-    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    return [module.get_parameter(prefix + name).detach() for name in names]
