@@ -7,7 +7,7 @@ import torch
 
 from skimrnn.config import ModelConfig, ReaderConfig, SkimReaderConfig
 from skimrnn.data.prepare import Prepared
-from skimrnn.data.questions import SCORED_SPLIT, QuestionBatch, evaluation_questions, read_questions
+from skimrnn.data.questions import SCORED_SPLIT, QuestionBatch, collate_questions, evaluation_questions, read_questions
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors
 from skimrnn.measures.speedup import WHOLE, ModelSpeed, Speed, instruction_set
@@ -48,14 +48,20 @@ def measure_reader_speed(
 
 
 def _sample(prepared: Prepared, tokens: int) -> list[QuestionBatch]:
-    """Batches as evaluation makes them, in an order that is always the same, until they have `tokens` tokens."""
-    batches = [batch for _, batch in evaluation_questions(read_questions(prepared, SCORED_SPLIT))]
+    """Batches as evaluation makes them, in an order that is always the same, until they have `tokens` tokens.
+
+    The last one is cut short.
+    """
+    split = read_questions(prepared, SCORED_SPLIT)
+    batches = [rows for rows, _ in evaluation_questions(split)]
     order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0))
     sample: list[QuestionBatch] = []
     for index in order.tolist():
-        if _tokens(sample) >= tokens:
+        if (missing := tokens - _tokens(sample)) <= 0:
             break
-        sample.append(batches[index])
+        rows = batches[index]
+        before = split.lengths[rows].cumsum(0) - split.lengths[rows]
+        sample.append(collate_questions(split, rows[: int((before < missing).sum())]))
     return sample
 
 
