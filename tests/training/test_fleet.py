@@ -1,7 +1,5 @@
 """The fleet: the pipeline's records, from runs side by side, within a budget, with few libraries."""
 
-import importlib.util
-import os
 import subprocess
 import sys
 import time
@@ -19,6 +17,7 @@ from skimrnn.training.record import write_record
 from skimrnn.training.together import shape_of
 from skimrnn.training.train import train
 from tests.conftest import Silent, small_config
+from tests.triton_process import run_under_triton
 
 CPU = torch.device("cpu")
 
@@ -135,26 +134,5 @@ def test_the_command_line_has_it_too(config: Config, places: Places) -> None:
     assert not places.results.exists()
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="Triton is not installed: pip install triton")
 def test_packs_in_a_process_of_their_own() -> None:
-    environment = os.environ | {"SKIMRNN_KERNEL": "triton", "OMP_NUM_THREADS": "1"}
-    if not torch.cuda.is_available():
-        environment["TRITON_INTERPRET"] = "1"
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            Path(__file__).with_name("together_checks.py"),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stdout[-3000:] + process.stderr
-    assert "2 passed" in process.stdout
+    assert "2 passed" in run_under_triton(Path(__file__).with_name("together_checks.py"))

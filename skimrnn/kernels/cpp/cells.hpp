@@ -1,5 +1,5 @@
-// The two cells. Each gate has a slot among four: input, forget, candidate, output for an LSTM; reset, update, new (input
-// side), new (hidden side) for a GRU, whose last two meet only after the reset gate is known.
+// The two cells. Each gate has a slot among four: input, forget, candidate, output for an LSTM; reset, update, new
+// (input side), new (hidden side) for a GRU, whose last two meet only after the reset gate is known.
 #pragma once
 
 #include "vector.hpp"

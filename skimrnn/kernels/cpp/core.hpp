@@ -71,7 +71,9 @@ void walk(const PackedCell<Cell>& cell, const float* Track::*projected, Track* c
     // Every other step backwards: it starts with the weights that the last step left in the cache. The runs at the two
     // ends are the short ones, because that cache holds two panels of a hundred units and not three.
     const int runs = (cell.panels + kPanelsAtOnce - 1) / kPanelsAtOnce, missing = runs * kPanelsAtOnce - cell.panels;
-    auto start = [=](int run) { return run * kPanelsAtOnce - (run == 0 ? 0 : run < runs ? (missing + 1) / 2 : missing); };
+    auto start = [=](int run) {
+      return run * kPanelsAtOnce - (run == 0 ? 0 : run < runs ? (missing + 1) / 2 : missing);
+    };
     for (int i = 0; i < runs; ++i) {
       const int run = backwards ? runs - 1 - i : i, next = backwards ? run - 1 : run + 1;
       auto ask = [&] {

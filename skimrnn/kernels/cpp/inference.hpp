@@ -100,7 +100,9 @@ class Inference : public Core<Cell> {
   }
 
   // The cheap projections of a token in the track's block.
-  float* ahead(const Track& track, int64_t t, int block) const { return track.ahead + (t & (block - 1)) * cheap_size(); }
+  float* ahead(const Track& track, int64_t t, int block) const {
+    return track.ahead + (t & (block - 1)) * cheap_size();
+  }
 
   // The table lies far away: ask for what the step after the next needs at any rate, and for what the big cell needs if
   // the state at hand would have the next token read.
@@ -183,8 +185,8 @@ class Inference : public Core<Cell> {
     }
   }
 
-  // The small cell's projections, as far as they are missing, of the track's tokens from `t` to the end of the block that
-  // the state at hand would have skimmed, and of `t` where it is `needed`.
+  // The small cell's projections, as far as they are missing, of the track's tokens from `t` to the end of the block
+  // that the state at hand would have skimmed, and of `t` where it is `needed`.
   void project_small(const Run& run, Track& track, int64_t t, bool needed) const {
     const float* inputs[kLoneBlock];
     float* rows[kLoneBlock];

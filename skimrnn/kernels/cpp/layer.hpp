@@ -97,7 +97,8 @@ class Layer {
   virtual void fold(const float* inputs, int64_t count, float* rows) const = 0;
   virtual void infer(const Batch& batch, const Results& results) const = 0;
   virtual void forward(const Batch& batch, const Results& results, const Tape& tape) const = 0;
-  virtual void backward(const Batch& batch, const Results& results, const Tape& tape, const Gradients& gradients) const = 0;
+  virtual void backward(const Batch& batch, const Results& results, const Tape& tape,
+                        const Gradients& gradients) const = 0;
 };
 
 using MakeLayer = Layer* (*)(bool gru, const Sizes&, const CellWeights& big, const CellWeights& small,

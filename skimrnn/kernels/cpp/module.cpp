@@ -125,8 +125,8 @@ std::unique_ptr<Layer> make(const std::string& isa, bool gru, int input, int hid
   const InstructionSet set = find(isa);
   const auto big = four<CellWeights>(weights, 0);
   if (!skims) return std::unique_ptr<Layer>(set.make(gru, {input, hidden, 0, false}, big, {}, {}));
-  return std::unique_ptr<Layer>(
-      set.make(gru, {input, hidden, small, true}, big, four<CellWeights>(weights, 4), four<DecisionWeights>(weights, 8)));
+  return std::unique_ptr<Layer>(set.make(gru, {input, hidden, small, true}, big, four<CellWeights>(weights, 4),
+                                         four<DecisionWeights>(weights, 8)));
 }
 
 // Multiply and add in registers; gives the number of float operations. The sum is kept from being optimised away.

@@ -1,9 +1,9 @@
 // Weights in the order in which they are read.
 //
 // Those of a cell are packed into panels of one vector of units with all their gates side by side: (panels, K, gates,
-// lanes). A step walks the panels; within one, the sums of all gates stay in registers from the bias to the new state, so
-// each weight is read once and nothing is stored in between. A sum always runs in the same order (bias, inputs, hidden
-// units), however many sequences share a pass: batch size, threads and blocks ahead do not change a single bit.
+// lanes). A step walks the panels; within one, the sums of all gates stay in registers from the bias to the new state,
+// so each weight is read once and nothing is stored in between. A sum always runs in the same order (bias, inputs,
+// hidden units), however many sequences share a pass: batch size, threads and blocks ahead do not change a single bit.
 #pragma once
 
 #include <math.h>
@@ -127,9 +127,9 @@ struct PackedCell {
 
 // The small cell as inference uses it: the rows of its gates side by side, because a panel of its own for each few
 // units would be mostly padding. The sums of the hidden units that skimming changes, the first ones, and of those
-// that last until the next token is read are apart: the second kind is added up once in a run of skimmed tokens. A GRU's
-// slots that only inputs or only hidden units reach lie at the two ends, so that neither touches the other's (0 times
-// infinity is no zero).
+// that last until the next token is read are apart: the second kind is added up once in a run of skimmed tokens. A
+// GRU's slots that only inputs or only hidden units reach lie at the two ends, so that neither touches the other's (0
+// times infinity is no zero).
 template <class Cell>
 struct DenseCell {
   DenseCell(const CellWeights& from, int units, int inputs, int hiddens)
@@ -224,8 +224,8 @@ struct DenseCell {
   }
 };
 
-// Weights of the margin: logit of "read" less logit of "skim". As in `DenseCell`, the hidden units that skimming changes
-// are summed apart from those that last.
+// Weights of the margin: logit of "read" less logit of "skim". As in `DenseCell`, the hidden units that skimming
+// changes are summed apart from those that last.
 struct PackedDecision {
   PackedDecision(const DecisionWeights& from, int inputs, int hiddens, int changing)
       : inputs(inputs), hiddens(hiddens), changing(changing), input(inputs + kLanes), hidden(hiddens + kLanes) {
