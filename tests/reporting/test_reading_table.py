@@ -193,7 +193,7 @@ def test_no_format_loses_a_cell(results: Results[ReadingRecord]) -> None:
     (line,) = (line for line in lines if line["model"] == "sk_lstm_att-20-0.1" and line["metric"] == "skim_rate")
     assert (line["d"], line["d_small"], line["gamma"], line["published"]) == ("100", "20", "0.1", "56.2")
     assert float(line["measured_mean"]) == pytest.approx(45.0)
-    assert max(map(len, terminal(results).splitlines())) <= 140
+    assert max(map(len, terminal(results).splitlines())) <= 160
     assert all(title.split(" (")[0] in terminal(results) for title in TITLES)
 
 
