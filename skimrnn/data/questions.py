@@ -148,13 +148,18 @@ def _padded(split: Questions, texts: Tensor) -> Padded:
 
 def evaluation_questions(split: Questions) -> Iterator[tuple[np.ndarray, QuestionBatch]]:
     """Every question once, with its row, in batches of contexts of similar length."""
+    for rows in evaluation_rows(split):
+        yield rows, collate_questions(split, rows)
+
+
+def evaluation_rows(split: Questions) -> Iterator[np.ndarray]:
+    """The rows of each batch of the evaluation."""
     lengths = split.lengths.numpy()
     order = np.argsort(lengths, kind="stable")[::-1]  # The longest first: a batch is as long as its first context.
     start = 0
     while start < len(order):
         size = max(1, _EVALUATION_TOKENS // int(lengths[order[start]]))
-        rows = order[start : start + size].copy()
-        yield rows, collate_questions(split, rows)
+        yield order[start : start + size].copy()
         start += size
 
 

@@ -7,13 +7,12 @@ import torch
 
 from skimrnn.config import ModelConfig, ReaderConfig, SkimReaderConfig
 from skimrnn.data.prepare import Prepared
-from skimrnn.data.questions import SCORED_SPLIT, QuestionBatch, collate_questions, evaluation_questions, read_questions
+from skimrnn.data.questions import SCORED_SPLIT, QuestionBatch, collate_questions, evaluation_rows, read_questions
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors
-from skimrnn.measures.speedup import WHOLE, ModelSpeed, Speed, instruction_set
+from skimrnn.measures.speedup import WHOLE, ModelSpeed, Speed, time_models
 from skimrnn.measures.timing import time_together
 from skimrnn.models import Reader
-from skimrnn.provenance import environment
 from skimrnn.training.reading import build_reader
 
 
@@ -31,20 +30,12 @@ def measure_reader_speed(
     words into the logits of a span counts; making the batches and cutting out the answers does not.
     """
     batches = _sample(prepared, tokens)
-    torch.set_num_threads(1)
-    timed = {
-        name: {seed: _time_reader(models[name], prepared, path, batches, rounds) for seed, path in seeds.items()}
-        for name, seeds in weights.items()
-    }
-    return Speed(
-        dataset=prepared.manifest["dataset"],
-        texts=sum(len(batch.contexts.lengths) for batch in batches),
-        tokens=_tokens(batches),
-        data_digest=prepared.manifest["digest"],
-        isa=instruction_set(),
-        environment=environment(),
-        models=timed,
-    )
+    texts = sum(len(batch.contexts.lengths) for batch in batches)
+
+    def time_reader(name: str, path: Path) -> ModelSpeed:
+        return _time_reader(models[name], prepared, path, batches, rounds)
+
+    return time_models(prepared, weights, texts, _tokens(batches), time_reader)
 
 
 def _sample(prepared: Prepared, tokens: int) -> list[QuestionBatch]:
@@ -53,7 +44,7 @@ def _sample(prepared: Prepared, tokens: int) -> list[QuestionBatch]:
     The last one is cut short.
     """
     split = read_questions(prepared, SCORED_SPLIT)
-    batches = [rows for rows, _ in evaluation_questions(split)]
+    batches = list(evaluation_rows(split))
     order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0))
     sample: list[QuestionBatch] = []
     for index in order.tolist():

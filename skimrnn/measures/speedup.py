@@ -68,25 +68,31 @@ def measure_speed(prepared: Prepared, weights: dict[str, dict[int, Path]], token
     and what a call costs counts; looking up the embeddings does not.
     """
     texts = _sample(prepared.split("test"), tokens)
+    read = sum(len(text) for text in texts)
+    return time_models(prepared, weights, len(texts), read, lambda _, path: _time_model(path, texts, rounds))
+
+
+def time_models(
+    prepared: Prepared,
+    weights: dict[str, dict[int, Path]],
+    texts: int,
+    tokens: int,
+    time_model: Callable[[str, Path], ModelSpeed],
+) -> Speed:
+    """Time every model of `weights` (files by model and seed) by its name and file, on one thread."""
     torch.set_num_threads(1)
     models = {
-        model: {seed: _time_model(path, texts, rounds) for seed, path in seeds.items()}
-        for model, seeds in weights.items()
+        model: {seed: time_model(model, path) for seed, path in seeds.items()} for model, seeds in weights.items()
     }
     return Speed(
         dataset=prepared.manifest["dataset"],
-        texts=len(texts),
-        tokens=sum(len(text) for text in texts),
+        texts=texts,
+        tokens=tokens,
         data_digest=prepared.manifest["digest"],
-        isa=instruction_set(),
+        isa=cpu.isa() if cpu else None,
         environment=environment(),
         models=models,
     )
-
-
-def instruction_set() -> str | None:
-    """That of the compiled kernels; None where there are none."""
-    return cpu.isa() if cpu else None
 
 
 def _sample(split: Split, tokens: int) -> list[Tensor]:

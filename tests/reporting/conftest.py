@@ -12,6 +12,8 @@ from skimrnn.config import Config, SkimLSTMConfig
 from skimrnn.data.registry import DATASETS
 from skimrnn.files import write_json
 from skimrnn.measures.flops import FlopReduction, flop_reduction
+from skimrnn.measures.speedup import ModelSpeed, Speed
+from skimrnn.provenance import environment
 from skimrnn.reporting.records import AnyRecord
 from skimrnn.training.record import Record
 
@@ -25,6 +27,19 @@ MODELS = {"lstm": {"architecture": "lstm", "hidden_size": 100}} | {
     for gamma in (0.01, 0.02)
     for small in (5, 10)
 }
+
+
+def build_speed(dataset: str, models: dict[str, dict[int, ModelSpeed]]) -> Speed:
+    """What was measured of some models of a dataset."""
+    return Speed(
+        dataset=dataset,
+        texts=1,
+        tokens=1,
+        data_digest="",
+        isa="plain",
+        environment=environment(),
+        models=models,
+    )
 
 
 def build_config(**changes: object) -> Config:

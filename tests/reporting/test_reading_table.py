@@ -13,14 +13,14 @@ from skimrnn.cli import app
 from skimrnn.config import Config, SkimReaderConfig, read_config
 from skimrnn.errors import UserError
 from skimrnn.files import write_json
-from skimrnn.measures.speedup import WHOLE, ModelSpeed, Speed
+from skimrnn.measures.speedup import WHOLE, ModelSpeed
 from skimrnn.measures.timing import summarise
-from skimrnn.provenance import environment
 from skimrnn.reporting.figures import READING_FIGURES
 from skimrnn.reporting.reading_table import READING_COLUMNS, reading_rows
 from skimrnn.reporting.records import Results, read_reading_results, read_task_results
 from skimrnn.reporting.table_formats import latex, markdown, terminal, tidy_csv
 from skimrnn.training.record import ReadingRecord, Record
+from tests.reporting.conftest import build_speed
 
 ROOT = Path(__file__).parent.parent.parent
 TITLES = [
@@ -156,15 +156,7 @@ def test_cells_hold_the_papers_number_and_ours(results: Results[ReadingRecord]) 
 
 def test_a_speedup_stands_in_the_row_of_the_model_that_was_timed(results: Results[ReadingRecord]) -> None:
     timed = ModelSpeed(skim_rate=0.5, lstm={WHOLE: summarise([3.0] * 5)}, skim={WHOLE: summarise([2.0] * 5)})
-    speed = Speed(
-        dataset="squad",
-        texts=1,
-        tokens=1,
-        data_digest="",
-        isa="plain",
-        environment=environment(),
-        models={"sk_lstm_att-20-0.1": {0: timed}},
-    )
+    speed = build_speed("squad", {"sk_lstm_att-20-0.1": {0: timed}})
     rows = reading_rows(replace(results, speeds={"squad": speed}), "squad")
     cells = {row.name: str(row.entries[-1]) for row in rows}
     assert cells["sk_lstm_att-20-0.1"] == "- | 1.5x (1)"

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from skimrnn.config import Config
-from skimrnn.measures.speedup import ModelSpeed, Speed
+from skimrnn.measures.speedup import ModelSpeed
 from skimrnn.measures.timing import Timing, summarise
-from skimrnn.provenance import environment
 from skimrnn.published import published_value
 from skimrnn.reporting.records import Results, read_results
 from skimrnn.reporting.systems import system_titles
 from skimrnn.reporting.table import COLUMNS, table_caption, table_rows
 from skimrnn.reporting.table_formats import latex, markdown, terminal, tidy_csv, write_tables
 from skimrnn.training.record import Record
+from tests.reporting.conftest import build_speed
 
 
 @pytest.fixture
@@ -76,15 +76,7 @@ def test_speedups_stand_beside_the_papers_by_the_way_they_were_measured(results:
 
     standard = timings(3.0) | {"numpy": summarise([6.0] * 5)}
     model = {seed: ModelSpeed(skim_rate=0.5, lstm=standard, skim=timings(1.0 + seed)) for seed in (0, 1)}
-    speed = Speed(
-        dataset="sst",
-        texts=1,
-        tokens=1,
-        data_digest="",
-        isa="plain",
-        environment=environment(),
-        models={"skim-5-0.01": model},
-    )
+    speed = build_speed("sst", {"skim-5-0.01": model})
     timed = replace(results, speeds={"sst": speed})
     # 6 / 4 and 6 / 8; 6 / 2 and 6 / 4; 3 / 1 and 3 / 2.
     assert texts(timed, "sst")["Skim 5/.01"][-3:] == [
