@@ -183,6 +183,11 @@ def prepare_questions(
     vocabulary = ["<pad>", "<unk>", *sorted(counts, key=lambda word: (-counts[word], word))]
     index = {word: number for number, word in enumerate(vocabulary)}
     table, known = vectors_for(vocabulary, *read_vectors(vectors_file), settings.seed)
+    # A reader finds the words of a question in the text by their vectors: those that have none must differ, too. They
+    # get noise as long as the others' vectors.
+    if known.any():
+        spread = np.sqrt(np.mean(table[known] ** 2))
+        table[~known] = np.random.default_rng(settings.seed).normal(0, spread, table[~known].shape)
     table[[PADDING, UNKNOWN]] = 0
     known[[PADDING, UNKNOWN]] = False
 

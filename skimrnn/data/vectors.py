@@ -27,6 +27,11 @@ GLOVE = Release(
 )
 """GloVe 6B (Wikipedia 2014 + Gigaword 5): 400,000 lower-cased words in 50, 100, 200 and 300 dimensions."""
 
+GLOVE_LENGTH = np.float32(5.8)
+"""Mean length of GloVe 6B's vectors (100 dimensions) of its 10,000 most frequent words."""
+
+_FREQUENT = 10_000
+
 Vectors = NDArray[np.float32]
 
 
@@ -78,7 +83,9 @@ def train_vectors(
 ) -> tuple[list[str], Vectors]:
     """Skip-gram vectors (word2vec) of the train and unlabelled texts in `token_folders`; never of validation or test.
 
-    One worker thread, because with several the result is not the same twice.
+    They are scaled to the length of GloVe's, for which the paper chose its recipe: word2vec's are half as long, and
+    with them models learn slowly and hardly skim. One worker thread, because with several the result is not the same
+    twice.
     """
     from gensim.models import Word2Vec  # Imported here: only this source needs it.
 
@@ -96,7 +103,9 @@ def train_vectors(
         seed=seed,
         workers=1,
     )
-    return list(model.wv.index_to_key), model.wv.vectors.astype(np.float32)
+    vectors = model.wv.vectors.astype(np.float32)
+    length = np.linalg.norm(vectors[:_FREQUENT], axis=1).mean()
+    return list(model.wv.index_to_key), vectors * (GLOVE_LENGTH / length)
 
 
 class _Texts:

@@ -212,6 +212,17 @@ def test_each_text_is_kept_once_and_characters_are_those_of_the_text(tmp_path: P
     assert here[:4].tolist() == [1, 1, 1, 1]  # Rarer than is worth a vector.
 
 
+def test_words_without_a_vector_differ_but_unknown_ones_and_padding_say_nothing(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path, [question(1, "It is Ann here, " + "Ann and a crowd of others " * 20, [("Ann", 6)])])
+    vectors = dict(zip(read_json(prepared.folder / "vocabulary.json"), prepared.vectors(), strict=True))
+    assert vectors["is"].tolist() == vectors["who"].tolist() == [1, 1, 1]
+    assert not vectors["<pad>"].any() and not vectors["<unk>"].any()
+    noise = torch.stack([vectors[word] for word in vectors if word not in ("is", "who", "<pad>", "<unk>")])
+    assert len(noise) >= 10 and len(torch.unique(noise, dim=0)) == len(noise)
+    # Components as large as the known vectors', whose mean square is 1: it lies within five standard errors.
+    assert float((noise**2).mean()) == pytest.approx(1.0, abs=5 * (2 / noise.numel()) ** 0.5)
+
+
 def test_the_embedded_corpus_asks_for_what_stands_in_the_text(tmp_path: Path) -> None:
     fetch_dataset(SQUAD, "embedded", None, tmp_path / "raw")
     tokenise_questions(SQUAD, tmp_path / "raw", tmp_path / "tokens")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skimrnn.data.vectors import load_vector_file, train_vectors
+from skimrnn.data.vectors import GLOVE_LENGTH, load_vector_file, train_vectors
 from skimrnn.errors import UserError
 
 TEXT = "the 0.5 -1 2\n, 1 2 3\n. . . 4 5 6\n"
@@ -74,3 +74,9 @@ def test_trained_vectors_are_the_same_twice(prepared, tmp_path: Path) -> None:
     assert words == again_words
     assert np.array_equal(table, again)
     assert not np.array_equal(table, train_vectors(tokens, 10, 5, 1, 1, seed=1)[1])
+
+
+def test_trained_vectors_are_as_long_as_gloves(prepared, tmp_path: Path) -> None:
+    _, table = train_vectors([prepared.folder.parent / "tokens"], 10, 5, 1, 1, seed=0)
+    assert len(table) < 10_000  # All of them count.
+    assert np.linalg.norm(table, axis=1).mean() == pytest.approx(GLOVE_LENGTH, rel=1e-5)
