@@ -1,5 +1,6 @@
 """Random problems for the kernels, and how far two answers are apart."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence
 
 CELLS = ["lstm", "gru"]
+DECISION_WEIGHTS = len(DecisionWeights._fields)  # The last of a case's leaves.
 # E, D, S, T, B: whole and broken vectors, skipping, one of everything, a lone sequence, several panels of small units.
 SIZES = [
     (7, 13, 3, 9, 5),
@@ -86,3 +88,16 @@ def error(actual: Tensor, expected: Tensor, scale: Tensor | None = None) -> floa
         return 0.0
     largest = (expected if scale is None else scale).detach().abs().max().clamp(min=0.1)
     return float((actual.detach().double() - expected.detach().double()).abs().max() / largest)
+
+
+def assert_gradients_agree(given: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    """Gradients of a case's leaves to 1e-5, each seen against its largest value, or against the other gradients.
+
+    A bias sums over all tokens, and may cancel: a tenth of the largest gradient is its scale, too. A decision's
+    gradients sum over all units before that: theirs is the largest gradient.
+    """
+    largest = torch.stack([gradient.abs().max() for gradient in wanted if gradient.numel()]).max()
+    for index, (a, e) in enumerate(zip(given, wanted, strict=True)):
+        if e.numel():
+            share = 1.0 if index >= len(wanted) - DECISION_WEIGHTS else 0.1
+            assert error(a.cpu(), e, torch.stack([e.abs().max(), share * largest])) < 1e-5, index

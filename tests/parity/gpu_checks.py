@@ -6,7 +6,7 @@ from torch import nn
 
 from skimrnn import SkimLSTM, kernels
 from skimrnn.kernels import CellWeights, DecisionWeights, gpu, reference
-from tests.parity.cases import Case, error, make_case, values
+from tests.parity.cases import Case, assert_gradients_agree, error, make_case, values
 
 DEVICE = "cpu" if gpu.INTERPRETED else "cuda"
 
@@ -37,10 +37,7 @@ def test_training(sizes: tuple[int, int, int, int, int], relaxed: bool, seed: in
         assert error(a.cpu(), e) < 1e-5
     wanted = torch.autograd.grad(values(expected), double.leaves(), upstream)
     given = torch.autograd.grad(values(actual), single.leaves(), [u.float().to(DEVICE) for u in upstream])
-    largest = torch.stack([w.abs().max() for w in wanted if w.numel()])
-    for index, (a, e) in enumerate(zip(given, wanted, strict=True)):
-        scale = torch.stack([e.abs().max(), 0.1 * largest.max()]) if e.numel() else None
-        assert error(a.cpu(), e, scale) < 1e-5, index
+    assert_gradients_agree(given, wanted)
 
 
 def test_hard_decisions_backwards_without_a_gradient(seed: int) -> None:
