@@ -6,6 +6,7 @@ All samples are drawn with a fixed seed, so equal weights and data give equal by
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from skimrnn.analysis.artefact import (
     THRESHOLDS,
@@ -24,6 +25,7 @@ from skimrnn.analysis.subject import QuestionSubject, Reading, Subject, open_sub
 from skimrnn.analysis.words import BANDS, DECILES, KINDS, bands_of, deciles_of, kind_of
 from skimrnn.config import RunConfig
 from skimrnn.data.prepare import Prepared
+from skimrnn.device import CPU
 from skimrnn.files import sha256_of_file
 from skimrnn.provenance import ANALYSIS_CODE, code_digest, environment
 from skimrnn.training.record import weights_file
@@ -38,17 +40,23 @@ _SAMPLES = 2
 
 
 def analyse(
-    run: RunConfig, prepared: Prepared, tokens: Path | None, folder: Path, *, unfinished: bool = False
+    run: RunConfig,
+    prepared: Prepared,
+    tokens: Path | None,
+    folder: Path,
+    *,
+    device: torch.device = CPU,
+    unfinished: bool = False,
 ) -> Analysis:
     """Analyse the trained weights in `folder` on the split that the run's record scores."""
-    subject = open_subject(run, prepared, tokens, folder, unfinished)
+    subject = open_subject(run, prepared, tokens, folder, device, unfinished)
     reading = subject.read(np.arange(len(subject.lengths)))
     return Analysis(
         config=run,
         data_digest=prepared.manifest["digest"],
         weights_sha256=sha256_of_file(weights_file(folder, unfinished=unfinished)),
         finished=not unfinished,
-        environment=environment(),
+        environment=environment(device),
         code_digest=code_digest(*ANALYSIS_CODE),
         outcomes=_pack_scores(reading.scores),
         skim=_analyse_skimming(subject, reading) if subject.directions else None,

@@ -57,6 +57,7 @@ class Subject(ABC):
     model: Classifier | ClozeReader | Reader
     lengths: np.ndarray  # (N), tokens of each text
     vocabulary_size: int
+    _device: torch.device
     _layers: list[ForcedSkimLSTM]
 
     @abstractmethod
@@ -124,7 +125,7 @@ class Subject(ABC):
             for name, values in found.items():
                 scores.setdefault(name, np.zeros(len(rows)))[places] = values
             if decisions is not None:
-                p, hard = decisions.log_probabilities[..., 0].exp().numpy(), decisions.read.numpy()
+                p, hard = decisions.log_probabilities[..., 0].exp().cpu().numpy(), decisions.read.cpu().numpy()
                 for place, text in enumerate(places):
                     span = slice(starts[text], starts[text] + lengths[text])
                     p_read[:, span], read[:, span] = p[:, : lengths[text], place], hard[:, : lengths[text], place]
@@ -140,9 +141,9 @@ class Subject(ABC):
         for layer, part in zip(self._layers, force.split(counts), strict=True):
             layer.force, layer.texts = part, lengths
 
-    def _take(self, model: Classifier | ClozeReader | Reader) -> None:
-        """Keep `model`, with layers whose decisions can be reversed in the place of its skimming layers."""
-        self.model = model
+    def _take(self, model: Classifier | ClozeReader | Reader, device: torch.device) -> None:
+        """Keep `model` on a device, with layers whose decisions can be reversed in place of its skimming layers."""
+        self.model, self._device = model.to(device), device
         for module in list(model.modules()):
             for name, child in module.named_children():
                 if isinstance(child, SkimLSTM):
@@ -153,8 +154,8 @@ class Subject(ABC):
 class TextSubject(Subject):
     """A text classifier or cloze reader with the test split."""
 
-    def __init__(self, run: RunConfig, prepared: Prepared, tokens: Path, folder: Path) -> None:
-        self._take(load_classifier(run, prepared, folder))
+    def __init__(self, run: RunConfig, prepared: Prepared, tokens: Path, folder: Path, device: torch.device) -> None:
+        self._take(load_classifier(run, prepared, folder), device)
         self._config = run.model
         self._split = prepared.split("test")
         self._classes = prepared.manifest["classes"]
@@ -197,7 +198,8 @@ class TextSubject(Subject):
 
     def _answer(self, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, Decisions | None]:
         batch = collate(self._split, rows)
-        logits, decisions = self.model(*batch.inputs)
+        logits, decisions = self.model(*batch.to(self._device).inputs)
+        logits = logits.cpu()
         loss = functional.cross_entropy(logits.double(), batch.labels, reduction="none")
         scores = {"accuracy": credit(logits, batch.labels).numpy()}
         return scores, loss.numpy(), logits.argmax(dim=1, keepdim=True).numpy(), decisions
@@ -206,8 +208,10 @@ class TextSubject(Subject):
 class QuestionSubject(Subject):
     """A reader with the questions of SQuAD's development set."""
 
-    def __init__(self, run: RunConfig, prepared: Prepared, folder: Path, *, unfinished: bool = False) -> None:
-        self._take(load_reader(run, prepared, folder, unfinished=unfinished))
+    def __init__(
+        self, run: RunConfig, prepared: Prepared, folder: Path, device: torch.device, *, unfinished: bool = False
+    ) -> None:
+        self._take(load_reader(run, prepared, folder, unfinished=unfinished), device)
         self._split = read_questions(prepared, SCORED_SPLIT)
         self._scoring = read_scoring(prepared)
         self._prepared = prepared
@@ -255,7 +259,9 @@ class QuestionSubject(Subject):
 
     def _answer(self, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, Decisions | None]:
         batch = collate_questions(self._split, rows)
-        start, end, decisions, _ = self.model(batch.questions, batch.contexts)
+        on_device = batch.to(self._device)
+        start, end, decisions, _ = self.model(on_device.questions, on_device.contexts)
+        start, end = start.cpu(), end.cpu()
         usable = batch.first >= 0
         loss = sum(
             functional.cross_entropy(logits.double(), place.clamp(min=0), reduction="none")
@@ -270,15 +276,17 @@ class QuestionSubject(Subject):
         return {"f1": f1, "em": em}, torch.where(usable, loss, torch.nan).numpy(), answers, decisions
 
 
-def open_subject(run: RunConfig, prepared: Prepared, tokens: Path | None, folder: Path, unfinished: bool) -> Subject:
+def open_subject(
+    run: RunConfig, prepared: Prepared, tokens: Path | None, folder: Path, device: torch.device, unfinished: bool
+) -> Subject:
     """The subject of a run; a classifier needs the folder of its tokenised texts."""
     if isinstance(run.model, ReaderConfig):
-        return QuestionSubject(run, prepared, folder, unfinished=unfinished)
+        return QuestionSubject(run, prepared, folder, device, unfinished=unfinished)
     if unfinished:
         raise UserError("only a reader can be analysed before it is finished: leave --unfinished out")
     if tokens is None:
         raise UserError("a classifier's texts are analysed, too: name their tokenised folder with --tokens")
-    return TextSubject(run, prepared, tokens, folder)
+    return TextSubject(run, prepared, tokens, folder, device)
 
 
 def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:

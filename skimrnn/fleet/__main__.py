@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m skimrnn.
     parser.add_argument("--jobs", type=_positive, default=1, help="processes side by side for runs that train alone")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
     parser.add_argument("--prepared", type=Path, help="folder of <dataset>/ (default: data/prepared/<scale>)")
+    parser.add_argument("--tokens", type=Path, help="folder of <dataset>/ (default: data/tokens/<source>)")
     parser.add_argument("--runs", type=Path, help="folder of weights and checkpoints (default: runs/<scale>)")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="folder of the records (default: results)"
@@ -55,6 +56,7 @@ def _run(options: argparse.Namespace, deadline: float) -> None:
         options.prepared or Path("data/prepared") / config.scale,
         options.runs or Path("runs") / config.scale,
         options.results,
+        options.tokens or Path("data/tokens") / config.data.source,
     )
     runs = missing_runs(config, places, options.dataset, options.model, options.seed)
 

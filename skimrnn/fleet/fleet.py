@@ -10,9 +10,11 @@ from pathlib import Path
 
 import torch
 
+from skimrnn.analysis.analyse import analyse
 from skimrnn.config import Config, RunConfig
 from skimrnn.data.prepare import Prepared, open_prepared
 from skimrnn.errors import UserError
+from skimrnn.files import write_json
 from skimrnn.kernels import runs_models_together
 from skimrnn.training.progress import ProgressReporter
 from skimrnn.training.record import write_reading_record, write_record
@@ -30,6 +32,7 @@ class Places:
     prepared: Path  # <dataset>/
     runs: Path  # <dataset>/<model>/<seed>/
     results: Path  # <scale>/<dataset>/<model>/<seed>.json
+    tokens: Path  # <dataset>/
 
     def folder(self, run: RunConfig) -> Path:
         """The folder of a run."""
@@ -104,6 +107,8 @@ def run_fleet(
     """
     for run in {run.dataset: run for run in runs}.values():
         places.data(run)  # Missing data is told before hours of training.
+        if run.model.task != "question_answering" and not (tokens := places.tokens / run.dataset).exists():
+            report(f"{tokens} is not there: records of {run.dataset} will come without analyses, which read its texts")
     first_steps, later = _jobs(config, runs, places)
     packs, alone = _packs(later, device)
     for number, pack in enumerate(packs):
@@ -147,13 +152,24 @@ def _packs(jobs: Sequence[Job], device: torch.device) -> tuple[list[list[Job]], 
     return packs, alone
 
 
+def _write_results(run: RunConfig, prepared: Prepared, places: Places, device: torch.device) -> None:
+    """Write the analysis of a trained run, and then its record: where there is a record, there is all."""
+    folder, record, tokens = places.folder(run), places.record(run), places.tokens / run.dataset
+    reads = run.model.task == "question_answering"
+    if reads or tokens.exists():
+        analysis = analyse(run, prepared, tokens, folder, device=device)
+        write_json(record.with_suffix(".analysis.json"), analysis.model_dump(mode="json"))
+    write = write_reading_record if reads else write_record
+    write(run, prepared, folder, record, device=device)
+
+
 def _train_pack(pack: Sequence[Job], places: Places, device: torch.device, deadline: float) -> None:
     torch.set_num_threads(1)
     prepared = places.data(pack[0].run)
     members = [Member(job.run, places.folder(job.run), ProgressReporter(job.title, bar=False)) for job in pack]
     for member, ended in zip(members, train_together(members, prepared, device, deadline), strict=True):
         if ended:
-            write_record(member.run, prepared, member.folder, places.record(member.run), device=device)
+            _write_results(member.run, prepared, places, device)
 
 
 def _work_off(jobs: Sequence[Job], places: Places, device: torch.device, workers: int, deadline: float) -> None:
@@ -191,5 +207,4 @@ def _do(job: Job, places: Places, device: torch.device, deadline: float) -> None
             job.run, prepared, folder, reporter, start=job.start, until=job.until, device=device, deadline=deadline
         )
     if ended and job.until is None:
-        write = write_reading_record if job.run.model.task == "question_answering" else write_record
-        write(job.run, prepared, folder, places.record(job.run), device=device)
+        _write_results(job.run, prepared, places, device)

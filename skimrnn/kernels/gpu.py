@@ -2,16 +2,15 @@
 
 Every tensor may carry a leading dimension of models (N): both directions of a layer, or several models (seeds, gammas)
 that train together, run in one launch. A whole sequence is one launch forward and one backward: a program takes one
-model and a tile of 16 sequences, loops over time, and keeps h and c in registers. Input projections before, and the
+sequence of one model, loops over its tokens, and keeps h and c in registers. Input projections before, and the
 gradients of weights and inputs after, are one large matrix product each, left to torch.
 
-Why so, for an H100: a step of d = 100 multiplies (16, 100) by (100, 440), too little to share among SMs, and programs
-that share nothing need no synchronisation. The 176 KB of hidden weights do not fit the registers beside the state, but
-unpadded they fit the 256 KB of L1 that an SM has: each step loads them again in chunks of 32 KB and finds them there
-(at d = 200, in L2). What a chunk gives is written to memory and read back by unit, which is how gates, small gates and
-the margin come out of one loop over rows without padding each. A product wants 16 rows at least, so that one model
-with 32 sequences occupies 2 of 132 SMs: what fills a GPU is many models together. Products are true float32: compiled
-for sm_90, TF32 three times over, which is as exact, takes as many registers (all of them in the way back).
+Why so, for an H100: a step of d = 100 multiplies (100) by (100, 444), too little to share among SMs, and programs that
+share nothing need no synchronisation. What a step costs is its latency, and the 176 KB of hidden weights, which do not
+fit the registers, but unpadded they fit the 256 KB of L1 that an SM has and are found there (at d = 200, in L2).
+Sequences side by side in a program, as matrix units would have them, were slower up to some 600 of them. Rows of gates
+lie unit by unit (i, f, g, o of the first, then of the second), so that the four gates of a unit are one access of 16
+bytes and one thread's. A matrix is taken in parts that the registers hold; then the state goes through memory.
 
 Under Triton's interpreter (`TRITON_INTERPRET=1`) the same code runs on CPU tensors, slowly.
 """
@@ -32,7 +31,8 @@ from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels, on the CPU, as it does for its own tests."""
 
-_TILE = 16  # sequences of a program: the least that a matrix product takes
+# Weights that are taken at once: as many as a kernel's registers hold beside the rest.
+_FORWARD, _BACKWARD = 1 << 15, 1 << 14
 _DECISION_ROWS = 4  # the margin of the decision and three rows of zeros, so that rows of gates stay aligned
 
 
@@ -87,8 +87,10 @@ def skim_lstm(
             temperature=temperature,
         )
         return SkimSequence(one.outputs[0], tuple(s[0] for s in one.state), one.log_probabilities[0], one.read[0])
-    margins = [_margin_rows(weight) for weight in decision]
-    stacked = [torch.cat(parts, dim=1) for parts in zip(big, small, margins, strict=True)]
+    stacked = [
+        torch.cat([_by_unit(of_big), _by_unit(of_small), _margin_rows(of_decision)], dim=1)
+        for of_big, of_small, of_decision in zip(big, small, decision, strict=True)
+    ]
     gumbel = None if noise is None else noise[..., 0] - noise[..., 1]  # (N, T, B): only the difference counts
     outputs, hidden, cell, log_p, read = _run(
         inputs, lengths, state, CellWeights(*stacked), small.input.shape[1] // 4, True, threshold, gumbel, temperature
@@ -108,8 +110,15 @@ def lstm(
         weights = CellWeights(*(weight[None] for weight in weights))
         outputs, last = lstm(inputs[None], lengths[None], tuple(s[None] for s in state), weights)
         return outputs[0], tuple(s[0] for s in last)
+    weights = CellWeights(*(_by_unit(weight) for weight in weights))
     outputs, hidden, cell, _, _ = _run(inputs, lengths, state, weights, 0, False, 0.0, None, 1.0)
     return outputs, (hidden, cell)
+
+
+def _by_unit(weight: Tensor) -> Tensor:
+    """Rows (N, 4 D, ...) of gate after gate, as rows of unit after unit."""
+    rows: Tensor = weight.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)
+    return rows
 
 
 def _margin_rows(weight: Tensor) -> Tensor:
@@ -163,12 +172,41 @@ def _tanh(x):  # Triton's own is not in its interpreter.
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _gates(rows, UNITS: tl.constexpr):
+    """The gates i, f, g, o (UNITS) of rows that lie unit by unit (4 UNITS)."""
+    i_and_g, f_and_o = tl.split(tl.reshape(rows, (UNITS, 2, 2)))
+    i, g = tl.split(i_and_g)
+    f, o = tl.split(f_and_o)
+    return i, f, g, o
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rows(i, f, g, o, UNITS: tl.constexpr):
+    """The way back of `_gates`."""
+    return tl.reshape(tl.join(tl.join(i, g), tl.join(f, o)), (4 * UNITS,))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _product(left, matrix, lines, columns, is_line, is_column, WIDTH: tl.constexpr):
+    """Values (k) times lines and columns of a matrix in memory (k, n), whose lines are `WIDTH` long."""
+    mask = is_line[:, None] & is_column[None, :]
+    values = tl.load(matrix + lines[:, None] * WIDTH + columns[None, :], mask=mask, other=0.0)
+    return tl.sum(left[:, None] * values, axis=0)
+
+
+@triton.jit
+def _at(values, places, wanted):
+    """Of values (n) at places (n), those at the places that are wanted (m), and zeros where there is none."""
+    return tl.sum(tl.where(places[:, None] == wanted[None, :], values[:, None], 0.0), axis=0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _forward_kernel(
     projected,  # (N, T, B, R): gates of the big cell, of the small one, margin
     lengths,  # (N, B)
     first_hidden,  # (N, B, D)
     first_cell,
-    weights,  # (N, R, D)
+    weights,  # (N, D, R)
     noise,  # (N, T, B)
     temperature,  # (N)
     outputs,  # (N, T, B, D)
@@ -176,7 +214,7 @@ def _forward_kernel(
     last_cell,
     log_p,  # (N, T, B, 2)
     read,  # (N, T, B)
-    tape,  # (N, T, B, R): activated gates, and the share of reading; (N, B, R) where nothing is kept
+    tape,  # (N, T, B, R): activated gates, and the share of reading
     cells,  # (N, T, B, D)
     steps,
     batch,
@@ -184,20 +222,16 @@ def _forward_kernel(
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
+    PADDED_SMALL: tl.constexpr,
+    AT_ONCE: tl.constexpr,
     ROW: tl.constexpr,
-    CHUNK: tl.constexpr,
     SKIMS: tl.constexpr,
     RELAXED: tl.constexpr,
     KEEPS: tl.constexpr,
-    TILE: tl.constexpr,
 ):
     model = tl.program_id(1).to(tl.int64)
+    sequence = tl.program_id(0)
     # From here on all places are counted from the model's own, so that they fit 32 bits.
-    lengths += model * batch
-    first_hidden += model * batch * HIDDEN
-    first_cell += model * batch * HIDDEN
-    last_hidden += model * batch * HIDDEN
-    last_cell += model * batch * HIDDEN
     weights += model * ROW * HIDDEN
     projected += model * steps * batch * ROW
     outputs += model * steps * batch * HIDDEN
@@ -205,104 +239,99 @@ def _forward_kernel(
     noise += model * steps * batch
     log_p += model * steps * batch * 2
     read += model * steps * batch
-    tape += model * (steps * batch if KEEPS else batch) * ROW
-    sequences = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    tape += model * steps * batch * ROW
     units = tl.arange(0, PADDED)
-    exists = sequences < batch
-    length = tl.load(lengths + sequences, mask=exists, other=0).to(tl.int32)
-    state_mask = exists[:, None] & (units[None, :] < HIDDEN)
-    state_place = sequences[:, None] * HIDDEN + units[None, :]
-    hidden = tl.load(first_hidden + state_place, mask=state_mask, other=0.0)
-    cell = tl.load(first_cell + state_place, mask=state_mask, other=0.0)
+    rows = tl.arange(0, 4 * PADDED)
+    small_units = tl.arange(0, PADDED_SMALL)
+    small_rows = tl.arange(0, 4 * PADDED_SMALL)
+    is_unit = units < HIDDEN
+    is_row = rows < 4 * HIDDEN
+    is_small_row = small_rows < 4 * SMALL
+    state = (model * batch + sequence) * HIDDEN
+    hidden = tl.load(first_hidden + state + units, mask=is_unit, other=0.0)
+    cell = tl.load(first_cell + state + units, mask=is_unit, other=0.0)
+    before = first_hidden + state  # where the state lies in memory
     if RELAXED:
         sharpness = 1.0 / tl.load(temperature + model)
 
-    for step in range(tl.max(length)):
-        token = step * batch + sequences
-        real = step < length
-        mask = real[:, None] & (units[None, :] < HIDDEN)
-        slot = token if KEEPS else sequences
-        # What all gates get from the state goes through the tape: there each is found again by its unit.
-        for first in range(0, ROW, CHUNK):
-            rows = first + tl.arange(0, CHUNK)
-            matrix = tl.load(
-                weights + rows[None, :] * HIDDEN + units[:, None],
-                mask=(rows[None, :] < ROW) & (units[:, None] < HIDDEN),
-                other=0.0,
-            )
-            chunk_mask = real[:, None] & (rows[None, :] < ROW)
-            gates = tl.load(projected + token[:, None] * ROW + rows[None, :], mask=chunk_mask, other=0.0)
-            gates += tl.dot(hidden, matrix, input_precision="ieee")
-            tl.store(tape + slot[:, None] * ROW + rows[None, :], gates, mask=chunk_mask)
-        tl.debug_barrier()
+    for step in range(tl.load(lengths + model * batch + sequence).to(tl.int32)):
+        token = step * batch + sequence
+        row = token * ROW
+        gates = tl.load(projected + row + rows, mask=is_row, other=0.0)
+        if SKIMS:
+            margin = tl.load(projected + row + 4 * (HIDDEN + SMALL))
+            if SMALL > 0:
+                small_gates = tl.load(projected + row + 4 * HIDDEN + small_rows, mask=is_small_row, other=0.0)
+            if RELAXED:
+                gumbel = tl.load(noise + token)
 
-        place = tape + slot[:, None] * ROW + units[None, :]
-        gate_i = tl.sigmoid(tl.load(place, mask=mask, other=0.0))
-        gate_f = tl.sigmoid(tl.load(place + HIDDEN, mask=mask, other=0.0))
-        gate_g = _tanh(tl.load(place + 2 * HIDDEN, mask=mask, other=0.0))
-        gate_o = tl.sigmoid(tl.load(place + 3 * HIDDEN, mask=mask, other=0.0))
+        for first in tl.static_range(0, PADDED, AT_ONCE):
+            own = first + tl.arange(0, AT_ONCE)
+            is_own = own < HIDDEN
+            some = hidden if AT_ONCE == PADDED else tl.load(before + own, mask=is_own, other=0.0)
+            gates += _product(some, weights, own, rows, is_own, is_row, ROW)
+            if SKIMS:
+                margin += tl.sum(some * tl.load(weights + own * ROW + 4 * (HIDDEN + SMALL), mask=is_own, other=0.0))
+                if SMALL > 0:
+                    small_gates += _product(some, weights + 4 * HIDDEN, own, small_rows, is_own, is_small_row, ROW)
+
+        gate_i, gate_f, gate_g, gate_o = _gates(gates, PADDED)
+        gate_i, gate_f, gate_g, gate_o = tl.sigmoid(gate_i), tl.sigmoid(gate_f), _tanh(gate_g), tl.sigmoid(gate_o)
         new_cell = gate_f * cell + gate_i * gate_g
         new_hidden = gate_o * _tanh(new_cell)
         if KEEPS:
-            tl.store(place, gate_i, mask=mask)
-            tl.store(place + HIDDEN, gate_f, mask=mask)
-            tl.store(place + 2 * HIDDEN, gate_g, mask=mask)
-            tl.store(place + 3 * HIDDEN, gate_o, mask=mask)
+            tl.store(tape + row + rows, _rows(gate_i, gate_f, gate_g, gate_o, PADDED), mask=is_row)
 
         if SKIMS:
             skim_hidden = hidden
             skim_cell = cell
             if SMALL > 0:
-                updated = real[:, None] & (units[None, :] < SMALL)
-                place += 4 * HIDDEN
-                small_i = tl.sigmoid(tl.load(place, mask=updated, other=0.0))
-                small_f = tl.sigmoid(tl.load(place + SMALL, mask=updated, other=0.0))
-                small_g = _tanh(tl.load(place + 2 * SMALL, mask=updated, other=0.0))
-                small_o = tl.sigmoid(tl.load(place + 3 * SMALL, mask=updated, other=0.0))
-                small_cell = small_f * cell + small_i * small_g
-                skim_hidden = tl.where(updated, small_o * _tanh(small_cell), hidden)
-                skim_cell = tl.where(updated, small_cell, cell)
+                small_i, small_f, small_g, small_o = _gates(small_gates, PADDED_SMALL)
+                small_i, small_f, small_o = tl.sigmoid(small_i), tl.sigmoid(small_f), tl.sigmoid(small_o)
+                small_g = _tanh(small_g)
+                small_cell = small_f * _at(cell, units, small_units) + small_i * small_g
+                small_hidden = small_o * _tanh(small_cell)
+                skim_hidden = tl.where(units < SMALL, _at(small_hidden, small_units, units), hidden)
+                skim_cell = tl.where(units < SMALL, _at(small_cell, small_units, units), cell)
                 if KEEPS:
-                    tl.store(place, small_i, mask=updated)
-                    tl.store(place + SMALL, small_f, mask=updated)
-                    tl.store(place + 2 * SMALL, small_g, mask=updated)
-                    tl.store(place + 3 * SMALL, small_o, mask=updated)
-            margin_place = tape + slot * ROW + 4 * (HIDDEN + SMALL)
-            margin = tl.load(margin_place, mask=real, other=0.0)
+                    small = _rows(small_i, small_f, small_g, small_o, PADDED_SMALL)
+                    tl.store(tape + row + 4 * HIDDEN + small_rows, small, mask=is_small_row)
             log_read = tl.minimum(margin, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(margin)))
-            tl.store(log_p + 2 * token, log_read, mask=real)
-            tl.store(log_p + 2 * token + 1, log_read - margin, mask=real)
+            tl.store(log_p + 2 * token, log_read)
+            tl.store(log_p + 2 * token + 1, log_read - margin)
             reads = tl.sigmoid(margin) > threshold
-            tl.store(read + token, reads, mask=real)
+            tl.store(read + token, reads)
             if RELAXED:
-                share = tl.sigmoid((margin + tl.load(noise + token, mask=real, other=0.0)) * sharpness)
-                new_hidden = skim_hidden + share[:, None] * (new_hidden - skim_hidden)
-                new_cell = skim_cell + share[:, None] * (new_cell - skim_cell)
+                share = tl.sigmoid((margin + gumbel) * sharpness)
+                new_hidden = skim_hidden + share * (new_hidden - skim_hidden)
+                new_cell = skim_cell + share * (new_cell - skim_cell)
             else:
                 share = tl.where(reads, 1.0, 0.0)
-                new_hidden = tl.where(reads[:, None], new_hidden, skim_hidden)
-                new_cell = tl.where(reads[:, None], new_cell, skim_cell)
+                new_hidden = tl.where(reads, new_hidden, skim_hidden)
+                new_cell = tl.where(reads, new_cell, skim_cell)
             if KEEPS:
-                tl.store(margin_place, share, mask=real)
+                tl.store(tape + row + 4 * (HIDDEN + SMALL), share)
 
-        hidden = tl.where(mask, new_hidden, hidden)
-        cell = tl.where(mask, new_cell, cell)
-        tl.store(outputs + token[:, None] * HIDDEN + units[None, :], hidden, mask=mask)
+        hidden = new_hidden
+        cell = new_cell
+        before = outputs + token * HIDDEN
+        tl.store(before + units, hidden, mask=is_unit)
         if KEEPS:
-            tl.store(cells + token[:, None] * HIDDEN + units[None, :], cell, mask=mask)
-        else:
-            tl.debug_barrier()  # The next step writes where this one reads.
+            tl.store(cells + token * HIDDEN + units, cell, mask=is_unit)
+        if AT_ONCE < PADDED:
+            tl.debug_barrier()  # The next step reads the state from memory.
 
-    tl.store(last_hidden + state_place, hidden, mask=state_mask)
-    tl.store(last_cell + state_place, cell, mask=state_mask)
+    tl.store(last_hidden + state + units, hidden, mask=is_unit)
+    tl.store(last_cell + state + units, cell, mask=is_unit)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# Weights that are loaded one by one, not by fours, leave each thread the sums of the unit that it keeps.
+@triton.jit(do_not_specialize_on_alignment=["weights"])  # type: ignore[untyped-decorator]
 def _backward_kernel(
     lengths,
     first_hidden,
     first_cell,
-    weights,
+    weights,  # (N, R, D)
     temperature,
     outputs,
     log_p,
@@ -320,20 +349,14 @@ def _backward_kernel(
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
+    PADDED_SMALL: tl.constexpr,
+    AT_ONCE: tl.constexpr,
     ROW: tl.constexpr,
-    CHUNK: tl.constexpr,
     SKIMS: tl.constexpr,
     RELAXED: tl.constexpr,
-    TILE: tl.constexpr,
 ):
     model = tl.program_id(1).to(tl.int64)
-    lengths += model * batch
-    first_hidden += model * batch * HIDDEN
-    first_cell += model * batch * HIDDEN
-    d_last_hidden += model * batch * HIDDEN
-    d_last_cell += model * batch * HIDDEN
-    d_first_hidden += model * batch * HIDDEN
-    d_first_cell += model * batch * HIDDEN
+    sequence = tl.program_id(0)
     weights += model * ROW * HIDDEN
     outputs += model * steps * batch * HIDDEN
     d_outputs += model * steps * batch * HIDDEN
@@ -342,131 +365,125 @@ def _backward_kernel(
     d_log_p += model * steps * batch * 2
     tape += model * steps * batch * ROW
     d_projected += model * steps * batch * ROW
-    sequences = tl.program_id(0) * TILE + tl.arange(0, TILE)
     units = tl.arange(0, PADDED)
-    exists = sequences < batch
-    length = tl.load(lengths + sequences, mask=exists, other=0).to(tl.int32)
-    state_mask = exists[:, None] & (units[None, :] < HIDDEN)
-    state_place = sequences[:, None] * HIDDEN + units[None, :]
-    d_hidden = tl.load(d_last_hidden + state_place, mask=state_mask, other=0.0)
-    d_cell = tl.load(d_last_cell + state_place, mask=state_mask, other=0.0)
+    rows = tl.arange(0, 4 * PADDED)
+    small_units = tl.arange(0, PADDED_SMALL)
+    small_rows = tl.arange(0, 4 * PADDED_SMALL)
+    is_unit = units < HIDDEN
+    is_row = rows < 4 * HIDDEN
+    is_small = small_units < SMALL
+    is_small_row = small_rows < 4 * SMALL
+    passes = units >= SMALL  # What the small cell leaves as it is.
+    state = (model * batch + sequence) * HIDDEN
+    d_hidden = tl.load(d_last_hidden + state + units, mask=is_unit, other=0.0)
+    d_cell = tl.load(d_last_cell + state + units, mask=is_unit, other=0.0)
     if RELAXED:
         sharpness = 1.0 / tl.load(temperature + model)
 
-    longest = tl.max(length)
-    for back in range(longest):
-        step = longest - 1 - back
-        token = step * batch + sequences
-        real = step < length
-        mask = real[:, None] & (units[None, :] < HIDDEN)
-        place = token[:, None] * ROW + units[None, :]
-        gate_i = tl.load(tape + place, mask=mask, other=0.0)
-        gate_f = tl.load(tape + place + HIDDEN, mask=mask, other=0.0)
-        gate_g = tl.load(tape + place + 2 * HIDDEN, mask=mask, other=0.0)
-        gate_o = tl.load(tape + place + 3 * HIDDEN, mask=mask, other=0.0)
-        history = (token[:, None] - batch) * HIDDEN + units[None, :]  # of the step before
-        if step > 0:
-            old_cell = tl.load(cells + history, mask=mask, other=0.0)
-        else:
-            old_cell = tl.load(first_cell + state_place, mask=mask, other=0.0)
-        d_read_hidden = d_hidden + tl.load(d_outputs + token[:, None] * HIDDEN + units[None, :], mask=mask, other=0.0)
-        d_read_cell = d_cell
-        d_old_hidden = tl.zeros((TILE, PADDED), tl.float32)
-        d_old_cell = tl.zeros((TILE, PADDED), tl.float32)
+    length = tl.load(lengths + model * batch + sequence).to(tl.int32)
+    for back in range(length):
+        step = length - 1 - back
+        token = step * batch + sequence
+        row = token * ROW
+        gate_i, gate_f, gate_g, gate_o = _gates(tl.load(tape + row + rows, mask=is_row, other=0.0), PADDED)
+        old_cells = cells + (token - batch) * HIDDEN  # Where the cells and states of the step before lie.
+        old_states = outputs + (token - batch) * HIDDEN
+        if step == 0:
+            old_cells = first_cell + state
+            old_states = first_hidden + state
+        old_cell = tl.load(old_cells + units, mask=is_unit, other=0.0)
+        d_new_hidden = d_hidden + tl.load(d_outputs + token * HIDDEN + units, mask=is_unit, other=0.0)
         read_cell = gate_f * old_cell + gate_i * gate_g
         squashed = _tanh(read_cell)
+        d_read_hidden = d_new_hidden
+        d_read_cell = d_cell
+        d_old_hidden = tl.zeros((PADDED,), tl.float32)
+        d_old_cell = tl.zeros((PADDED,), tl.float32)
 
         if SKIMS:
-            share = tl.load(tape + token * ROW + 4 * (HIDDEN + SMALL), mask=real, other=0.0)
-            if step > 0:
-                old_hidden = tl.load(outputs + history, mask=mask, other=0.0)
-            else:
-                old_hidden = tl.load(first_hidden + state_place, mask=mask, other=0.0)
-            d_new_hidden = d_read_hidden
-            d_new_cell = d_read_cell
-            d_read_hidden = share[:, None] * d_new_hidden
-            d_read_cell = share[:, None] * d_new_cell
-            d_old_hidden = d_new_hidden - d_read_hidden
-            d_old_cell = d_new_cell - d_read_cell
-            skim_hidden = old_hidden
-            skim_cell = old_cell
+            share = tl.load(tape + row + 4 * (HIDDEN + SMALL))
+            log_read = tl.load(log_p + 2 * token)
+            log_skim = tl.load(log_p + 2 * token + 1)
+            d_margin = tl.load(d_log_p + 2 * token) * tl.exp(log_skim)
+            d_margin -= tl.load(d_log_p + 2 * token + 1) * tl.exp(log_read)
+            margin_row = tl.load(weights + 4 * (HIDDEN + SMALL) * HIDDEN + units, mask=is_unit, other=0.0)
+            old_hidden = tl.load(old_states + units, mask=is_unit, other=0.0)
+            d_share = d_new_hidden * (gate_o * squashed - tl.where(passes, old_hidden, 0.0))
+            d_share += d_cell * (read_cell - tl.where(passes, old_cell, 0.0))
+            d_share = tl.sum(d_share)
+            rest = 1.0 - share
+            d_read_hidden = share * d_new_hidden
+            d_read_cell = share * d_cell
+            d_old_hidden = tl.where(passes, rest * d_new_hidden, 0.0)
+            d_old_cell = tl.where(passes, rest * d_cell, 0.0)
             if SMALL > 0:
-                updated = real[:, None] & (units[None, :] < SMALL)
-                small_place = place + 4 * HIDDEN
-                small_i = tl.load(tape + small_place, mask=updated, other=0.0)
-                small_f = tl.load(tape + small_place + SMALL, mask=updated, other=0.0)
-                small_g = tl.load(tape + small_place + 2 * SMALL, mask=updated, other=0.0)
-                small_o = tl.load(tape + small_place + 3 * SMALL, mask=updated, other=0.0)
-                small_cell = small_f * old_cell + small_i * small_g
+                small = tl.load(tape + row + 4 * HIDDEN + small_rows, mask=is_small_row, other=0.0)
+                old_small_cell = tl.load(old_cells + small_units, mask=is_small, other=0.0)
+                small_i, small_f, small_g, small_o = _gates(small, PADDED_SMALL)
+                small_cell = small_f * old_small_cell + small_i * small_g
                 small_squashed = _tanh(small_cell)
-                skim_hidden = tl.where(updated, small_o * small_squashed, old_hidden)
-                skim_cell = tl.where(updated, small_cell, old_cell)
-                d_small_cell = d_old_cell + d_old_hidden * small_o * (1.0 - small_squashed * small_squashed)
-                d_place = d_projected + small_place
-                tl.store(d_place, d_small_cell * small_g * small_i * (1.0 - small_i), mask=updated)
-                tl.store(d_place + SMALL, d_small_cell * old_cell * small_f * (1.0 - small_f), mask=updated)
-                tl.store(d_place + 2 * SMALL, d_small_cell * small_i * (1.0 - small_g * small_g), mask=updated)
-                tl.store(d_place + 3 * SMALL, d_old_hidden * small_squashed * small_o * (1.0 - small_o), mask=updated)
-                d_old_hidden = tl.where(updated, 0.0, d_old_hidden)
-                d_old_cell = tl.where(updated, d_small_cell * small_f, d_old_cell)
-            log_read = tl.load(log_p + 2 * token, mask=real, other=0.0)
-            log_skim = tl.load(log_p + 2 * token + 1, mask=real, other=0.0)
-            d_margin = tl.load(d_log_p + 2 * token, mask=real, other=0.0) * tl.exp(log_skim)
-            d_margin -= tl.load(d_log_p + 2 * token + 1, mask=real, other=0.0) * tl.exp(log_read)
+                d_small_hidden = tl.where(is_small, _at(d_new_hidden, units, small_units), 0.0)
+                d_small_cell = tl.where(is_small, _at(d_cell, units, small_units), 0.0)
+                d_share -= tl.sum(d_small_hidden * small_o * small_squashed + d_small_cell * small_cell)
+                d_small_hidden *= rest
+                d_small_cell *= rest
+                d_small_cell += d_small_hidden * small_o * (1.0 - small_squashed * small_squashed)
+                d_small = _rows(
+                    d_small_cell * small_g * small_i * (1.0 - small_i),
+                    d_small_cell * old_small_cell * small_f * (1.0 - small_f),
+                    d_small_cell * small_i * (1.0 - small_g * small_g),
+                    d_small_hidden * small_squashed * small_o * (1.0 - small_o),
+                    PADDED_SMALL,
+                )
+                tl.store(d_projected + row + 4 * HIDDEN + small_rows, d_small, mask=is_small_row)
+                d_old_cell += _at(d_small_cell * small_f, small_units, units)
+                d_old_hidden += _product(
+                    d_small, weights + 4 * HIDDEN * HIDDEN, small_rows, units, is_small_row, is_unit, HIDDEN
+                )
             if RELAXED:
-                gain = d_new_hidden * (gate_o * squashed - skim_hidden) + d_new_cell * (read_cell - skim_cell)
-                d_margin += tl.sum(gain, axis=1) * share * (1.0 - share) * sharpness
-            tl.store(d_projected + token * ROW + 4 * (HIDDEN + SMALL), d_margin, mask=real)
+                d_margin += d_share * share * rest * sharpness
+            tl.store(d_projected + row + 4 * (HIDDEN + SMALL), d_margin)
+            d_old_hidden += d_margin * margin_row
 
         d_read_cell += d_read_hidden * gate_o * (1.0 - squashed * squashed)
-        d_place = d_projected + place
-        tl.store(d_place, d_read_cell * gate_g * gate_i * (1.0 - gate_i), mask=mask)
-        tl.store(d_place + HIDDEN, d_read_cell * old_cell * gate_f * (1.0 - gate_f), mask=mask)
-        tl.store(d_place + 2 * HIDDEN, d_read_cell * gate_i * (1.0 - gate_g * gate_g), mask=mask)
-        tl.store(d_place + 3 * HIDDEN, d_read_hidden * squashed * gate_o * (1.0 - gate_o), mask=mask)
-        tl.debug_barrier()
+        d_gates = _rows(
+            d_read_cell * gate_g * gate_i * (1.0 - gate_i),
+            d_read_cell * old_cell * gate_f * (1.0 - gate_f),
+            d_read_cell * gate_i * (1.0 - gate_g * gate_g),
+            d_read_hidden * squashed * gate_o * (1.0 - gate_o),
+            PADDED,
+        )
+        tl.store(d_projected + row + rows, d_gates, mask=is_row)
+        if AT_ONCE < PADDED:
+            tl.debug_barrier()  # Gradients are found in memory again, some rows at a time.
+        for first in tl.static_range(0, 4 * PADDED, 4 * AT_ONCE):
+            own = first + tl.arange(0, 4 * AT_ONCE)
+            is_own = own < 4 * HIDDEN
+            some = d_gates if AT_ONCE == PADDED else tl.load(d_projected + row + own, mask=is_own, other=0.0)
+            d_old_hidden += _product(some, weights, own, units, is_own, is_unit, HIDDEN)
+        d_hidden = d_old_hidden
+        d_cell = d_old_cell + d_read_cell * gate_f
 
-        # One product for all gates, which are found in memory again, row by row of the weights.
-        for first in range(0, ROW, CHUNK):
-            rows = first + tl.arange(0, CHUNK)
-            matrix = tl.load(
-                weights + rows[:, None] * HIDDEN + units[None, :],
-                mask=(rows[:, None] < ROW) & (units[None, :] < HIDDEN),
-                other=0.0,
-            )
-            d_gates = tl.load(
-                d_projected + token[:, None] * ROW + rows[None, :],
-                mask=real[:, None] & (rows[None, :] < ROW),
-                other=0.0,
-            )
-            d_old_hidden = tl.dot(d_gates, matrix, d_old_hidden, input_precision="ieee")
-        d_hidden = tl.where(mask, d_old_hidden, d_hidden)
-        d_cell = tl.where(mask, d_old_cell + d_read_cell * gate_f, d_cell)
-
-    tl.store(d_first_hidden + state_place, d_hidden, mask=state_mask)
-    tl.store(d_first_cell + state_place, d_cell, mask=state_mask)
+    tl.store(d_first_hidden + state + units, d_hidden, mask=is_unit)
+    tl.store(d_first_cell + state + units, d_cell, mask=is_unit)
 
 
 # Operators ------------------------------------------------------------------------------------------------------------
 
 
-def _sizes(hidden: Tensor, small_size: int) -> dict[str, int]:
+def _sizes(hidden: Tensor, small_size: int, at_once: int) -> dict[str, int]:
     """The sizes that a kernel is compiled for, and its warps."""
     size = hidden.shape[2]
-    padded = max(16, triton.next_power_of_2(size))
+    padded = triton.next_power_of_2(size)
     return {
         "HIDDEN": size,
         "SMALL": small_size,
         "PADDED": padded,
-        "CHUNK": min(64, max(16, 8192 // padded)),  # 32 KiB of weights at a time
-        "num_warps": 4 if padded < 128 else 8,
+        "PADDED_SMALL": triton.next_power_of_2(max(1, small_size)),
+        "AT_ONCE": min(padded, max(1, at_once // (4 * padded))),
+        "num_warps": 4 if padded <= 128 else 16,
         "num_stages": 1,
     }
-
-
-def _grid(lengths: Tensor) -> tuple[int, int]:
-    models, batch = lengths.shape
-    return triton.cdiv(batch, _TILE), models
 
 
 @torch.library.custom_op("skimrnn::gpu_forward", mutates_args=())
@@ -486,12 +503,12 @@ def _forward(
     """Outputs, last h, last c, log-probabilities, decisions; and for the way back the gates and the memory cells."""
     results = tuple(torch.zeros_like(t) for t in _results(projected, hidden, skims, keeps))
     outputs, last_hidden, last_cell, log_p, read, tape, cells = results
-    _forward_kernel[_grid(lengths)](
+    _forward_kernel[(lengths.shape[1], len(lengths))](
         projected,
         lengths,
         hidden,
         cell,
-        weights,
+        weights.transpose(1, 2).contiguous(),
         noise if noise is not None else projected,
         temperature,
         outputs,
@@ -508,8 +525,7 @@ def _forward(
         SKIMS=skims,
         RELAXED=noise is not None,
         KEEPS=keeps,
-        TILE=_TILE,
-        **_sizes(hidden, small_size),
+        **_sizes(hidden, small_size, _FORWARD),
     )
     return results  # type: ignore[return-value]
 
@@ -523,7 +539,7 @@ def _results(projected: Tensor, hidden: Tensor, skims: bool, keeps: bool) -> tup
         torch.empty_like(hidden),
         projected.new_empty((*tokens, 2) if skims else 0),
         projected.new_empty(tokens if skims else 0, dtype=torch.bool),
-        projected.new_empty(*tokens, row) if keeps else projected.new_empty(models, batch, row),
+        projected.new_empty((*tokens, row) if keeps else 0),
         projected.new_empty((*tokens, size) if keeps else 0),
     )
 
@@ -567,7 +583,7 @@ def _backward(
     """Gradients of the projections (N, T, B, R), of h_0 and of c_0."""
     d_projected = torch.zeros_like(tape)
     d_first_hidden, d_first_cell = torch.empty_like(hidden), torch.empty_like(cell)
-    _backward_kernel[_grid(lengths)](
+    _backward_kernel[(lengths.shape[1], len(lengths))](
         lengths,
         hidden,
         cell,
@@ -589,8 +605,7 @@ def _backward(
         ROW=tape.shape[3],
         SKIMS=skims,
         RELAXED=relaxed,
-        TILE=_TILE,
-        **_sizes(hidden, small_size),
+        **_sizes(hidden, small_size, _BACKWARD),
     )
     return d_projected, d_first_hidden, d_first_cell
 

@@ -4,6 +4,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -26,6 +27,7 @@ def score_answers(predictions: Iterable[str], answers: Iterable[Sequence[str]]) 
     return AnswerScores(*(sum(values) / len(pairs) for values in zip(*pairs, strict=True)))
 
 
+@cache  # The same answers are asked for at every validation.
 def normalise(text: str) -> str:
     """Lower-cased, without ASCII punctuation and English articles, words joined by single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())

@@ -10,8 +10,10 @@ from tests.parity.cases import Case, assert_gradients_agree, error, make_case, v
 
 DEVICE = "cpu" if gpu.INTERPRETED else "cuda"
 
-# E, D, S, T, B: small, since the interpreter is slow; a broken tile and a full one and more, skipping, no rest.
-SIZES = [(3, 9, 4, 3, 17), (5, 20, 0, 3, 3), (1, 2, 2, 2, 2)]
+# E, D, S, T, B: small, since the interpreter is slow; skipping, and no rest.
+SIZES = [(3, 9, 4, 3, 5), (5, 20, 0, 3, 3), (1, 2, 2, 2, 2)]
+if not gpu.INTERPRETED:  # Sizes that are trained.
+    SIZES += [(100, 100, 10, 50, 32), (20, 100, 20, 12, 700), (30, 200, 20, 12, 9)]
 
 
 def on_device(case: Case, requires_grad: bool = False) -> Case:
@@ -23,10 +25,23 @@ def on_device(case: Case, requires_grad: bool = False) -> Case:
     return Case(case.cell, moved[0], single.lengths, tuple(moved[1 : 1 + states]), weights, single.noise.to(DEVICE))
 
 
+def torch_lstm(case: Case) -> nn.LSTM:
+    """Torch's layer with the big cell of a case, in float64 on the CPU."""
+    layer = nn.LSTM(case.inputs.shape[2], case.state[0].shape[1]).double()
+    layer.load_state_dict(dict(zip(layer.state_dict(), case.weights[:4], strict=True)))
+    return layer
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("relaxed", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_training(sizes: tuple[int, int, int, int, int], relaxed: bool, seed: int) -> None:
-    """Outputs, last states and every gradient, under a random gradient of all results."""
+def test_training(
+    sizes: tuple[int, int, int, int, int], relaxed: bool, in_parts: bool, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs, last states and every gradient, under a random gradient of all results; the weights taken in parts."""
+    if in_parts:
+        monkeypatch.setattr(gpu, "_FORWARD", gpu._FORWARD >> 10)
+        monkeypatch.setattr(gpu, "_BACKWARD", gpu._BACKWARD >> 10)
     case = make_case("lstm", sizes)
     double, single = case.to(torch.float64, True), on_device(case, True)
     expected = double.run(reference, **({"noise": double.noise, "temperature": 0.6} if relaxed else {"threshold": 0.4}))
@@ -51,42 +66,40 @@ def test_hard_decisions_backwards_without_a_gradient(seed: int) -> None:
 
 def test_reading_all_is_torchs_layer(seed: int) -> None:
     sizes = SIZES[0]
-    case = on_device(make_case("lstm", sizes))
-    layer = nn.LSTM(sizes[0], sizes[1]).to(DEVICE)
-    layer.load_state_dict(dict(zip(layer.state_dict(), case.weights[:4], strict=True)))
-    packed = nn.utils.rnn.pack_padded_sequence(case.inputs, case.lengths, enforce_sorted=False)
+    double = make_case("lstm", sizes)
+    case = on_device(double)
+    layer = torch_lstm(double)
+    packed = nn.utils.rnn.pack_padded_sequence(double.inputs, case.lengths, enforce_sorted=False)
     with torch.no_grad():
-        output, last = layer(packed, tuple(s[None] for s in case.state))
+        output, last = layer(packed, tuple(s[None] for s in double.state))
     output, _ = nn.utils.rnn.pad_packed_sequence(output)
     read = case.run(gpu, threshold=0.0)
     plain, plain_last = gpu.lstm(case.inputs, case.lengths, case.state, CellWeights(*case.weights[:4]))
     for outputs, state in ((read.outputs, read.state), (plain, plain_last)):
-        assert error(outputs, output) < 1e-5
-        assert all(error(a, e[0]) < 1e-5 for a, e in zip(state, last, strict=True))
+        assert error(outputs.cpu(), output) < 1e-5
+        assert all(error(a.cpu(), e[0]) < 1e-5 for a, e in zip(state, last, strict=True))
 
 
 def test_plain_lstms_differentiate(seed: int) -> None:
     """Gradients of the plain LSTM are torch's, for two models in one launch."""
-    cases = [on_device(make_case("lstm", (3, 6, 0, 3, 4)), True) for _ in range(2)]
-    upstream = torch.randn(2, 3, 4, 6, device=DEVICE)
+    doubles = [make_case("lstm", (3, 6, 0, 3, 4)).to(torch.float64, True) for _ in range(2)]
+    cases = [on_device(case, True) for case in doubles]
+    upstream = torch.randn(2, 3, 4, 6)
     outputs, _ = gpu.lstm(
         torch.stack([c.inputs for c in cases]),
         torch.stack([c.lengths for c in cases]),
         tuple(torch.stack(s) for s in zip(*(c.state for c in cases), strict=True)),
         CellWeights(*(torch.stack([c.weights[n] for c in cases]) for n in range(4))),
     )
-    outputs.backward(upstream)
-    for case, gradient in zip(cases, upstream, strict=True):
+    outputs.backward(upstream.to(DEVICE))
+    for case, double, gradient in zip(cases, doubles, upstream, strict=True):
         given = [leaf.grad for leaf in (case.inputs, *case.state, *case.weights[:4])]
-        layer = nn.LSTM(3, 6).to(DEVICE)
-        layer.load_state_dict(dict(zip(layer.state_dict(), case.weights[:4], strict=True)))
-        inputs, state = case.inputs.detach().requires_grad_(), [s.detach().requires_grad_() for s in case.state]
-        output, _ = layer(inputs, tuple(s[None] for s in state))
+        layer = torch_lstm(double)
+        output, _ = layer(double.inputs, tuple(s[None] for s in double.state))
         valid = torch.arange(3)[:, None] < case.lengths
-        wanted = torch.autograd.grad(
-            output, [inputs, *state, *layer.parameters()], gradient * valid[..., None].to(DEVICE)
-        )
-        assert all(error(a, e) < 1e-5 for a, e in zip(given, wanted, strict=True))
+        leaves = [double.inputs, *double.state, *layer.parameters()]
+        wanted = torch.autograd.grad(output, leaves, gradient * valid[..., None])
+        assert [error(a.cpu(), e) < 1e-5 for a, e in zip(given, wanted, strict=True)] == [True] * len(wanted)
 
 
 @pytest.mark.parametrize("training", [True, False])

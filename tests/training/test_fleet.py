@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from skimrnn.analysis.analyse import analyse
+from skimrnn.analysis.artefact import Analysis
 from skimrnn.config import Config
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
-from skimrnn.files import write_json
+from skimrnn.files import read_model, write_json
 from skimrnn.fleet.fleet import Places, missing_runs, run_fleet
 from skimrnn.training.record import write_record
 from skimrnn.training.together import shape_of
@@ -31,13 +33,16 @@ def config() -> Config:
 def places(prepared: Prepared, tmp_path: Path) -> Places:
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "sst").symlink_to(prepared.folder)
-    return Places(tmp_path / "prepared", tmp_path / "runs", tmp_path / "results")
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "sst").symlink_to(prepared.folder.parent / "tokens")
+    return Places(tmp_path / "prepared", tmp_path / "runs", tmp_path / "results", tmp_path / "tokens")
 
 
 def command(config: Config, places: Places, *options: str) -> list[str]:
     file = places.runs.with_name("config.json")
     write_json(file, config.model_dump(mode="json"))
     folders = ["--prepared", places.prepared, "--runs", places.runs, "--results", places.results]
+    folders += ["--tokens", places.tokens]
     return ["--config", *map(str, [file, *folders]), "--device", "cpu", *options]
 
 
@@ -64,6 +69,8 @@ if __name__ == "__main__":
         train(run, prepared, tmp_path / "alone" / model, Silent())
         write_record(run, prepared, tmp_path / "alone" / model, tmp_path / f"{model}.json")
         assert places.record(run).read_bytes() == (tmp_path / f"{model}.json").read_bytes()
+        alone = analyse(run, prepared, places.tokens / "sst", tmp_path / "alone" / model)
+        assert read_model(places.record(run).with_suffix(".analysis.json"), Analysis) == alone
     assert {run.seed for run in missing_runs(config, places, [], [], [])} == {0}
 
 
