@@ -45,7 +45,7 @@ class ForcedSkimLSTM(SkimLSTM):
         return copy.train(layer.training)
 
     def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
-        if self.force is None or not (self.texts is None or torch.equal(self.texts, lengths)):
+        if self.force is None or not (self.texts is None or torch.equal(self.texts, lengths.cpu())):
             return super()._run_direction(inputs, lengths, state, suffix)
         suffixes = [name for layer in range(self.num_layers) for name in self._suffixes(layer)]
         force = self.force[suffixes.index(suffix)].to(inputs)  # (T, B)
