@@ -423,6 +423,19 @@ def bench_gpu(
 
 
 @verb
+def bench_gpu_report(
+    measurements: Annotated[Path, typer.Option(help="File that bench-gpu wrote.")],
+    output: Annotated[Path, typer.Option(help="File for the table (Markdown).")],
+) -> None:
+    """Make the table of the GPU's benchmark."""
+    from skimrnn.files import read_model
+    from skimrnn.measures.gpu import GPUReport
+    from skimrnn.reporting.gpu_benchmark import write_gpu_benchmark
+
+    write_gpu_benchmark(read_model(measurements, GPUReport), output)
+
+
+@verb
 def bench_report(
     measurements: Annotated[Path, typer.Option(help="File that bench wrote.")],
     output: Annotated[Path, typer.Option(help="Folder for benchmark.md and the figures.")],

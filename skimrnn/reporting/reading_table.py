@@ -95,10 +95,11 @@ def _row(results: Results[ReadingRecord], dataset: str, settings: _Settings, nam
         else:
             entries.append(Entry(column, published, results.speedup(dataset, name, column.way)))
     runs = results.of_model(dataset, name) if name else ()
-    for run in runs:
-        training = run.record.training
-        if training.stopped == "unfinished":
-            title += f" (stands at step {training.steps:,} of {run.record.config.training.max_steps:,})"
+    stands = sorted(run.record.training.steps for run in runs if run.record.training.stopped == "unfinished")
+    if stands:
+        steps = " to ".join(f"{step:,}" for step in sorted({stands[0], stands[-1]}))
+        which = f"{len(stands)} of {len(runs)} stand" if len(stands) < len(runs) else "stands"
+        title += f" ({which} at step {steps} of {runs[0].record.config.training.max_steps:,})"
     seeds = tuple(run.record.config.seed for run in runs)
     return Row(title, name or system, results.config.models[name] if name else None, seeds, tuple(entries))
 

@@ -154,6 +154,19 @@ def test_cells_hold_the_papers_number_and_ours(results: Results[ReadingRecord]) 
     assert rows["Sk-BiDAF 50/.01, d = 100"][-1] == "- | not run"
 
 
+def test_a_row_says_where_its_runs_stand(config: Config, tmp_path: Path) -> None:
+    def title() -> str:
+        return next(row.title for row in reading_rows(read_reading_results(config, tmp_path), "squad") if row.seeds)
+
+    for seed, steps in ((0, 4_000), (1, 5_000), (2, 4_500)):
+        record = reading_record(config, "sk_lstm_att-20-0.1", seed, 0.65, "unfinished")
+        training = record.training.model_copy(update={"steps": steps})
+        store(tmp_path, record.model_copy(update={"training": training}))
+    assert title() == "Sk-LSTM+Att 20/.1, d = 100 (stands at step 4,000 to 5,000 of 20,000)"
+    store(tmp_path, reading_record(config, "sk_lstm_att-20-0.1", 0, 0.65))
+    assert title() == "Sk-LSTM+Att 20/.1, d = 100 (2 of 3 stand at step 4,500 to 5,000 of 20,000)"
+
+
 def test_a_speedup_stands_in_the_row_of_the_model_that_was_timed(results: Results[ReadingRecord]) -> None:
     timed = ModelSpeed(skim_rate=0.5, lstm={WHOLE: summarise([3.0] * 5)}, skim={WHOLE: summarise([2.0] * 5)})
     speed = build_speed("squad", {"sk_lstm_att-20-0.1": {0: timed}})
