@@ -21,14 +21,14 @@ struct Lstm {
   }
 
   static void next(const Vec (&gate)[4], Vec, Vec cell, Vec& new_hidden, Vec& new_cell) {
-    new_cell = multiply_add(gate[1], cell, gate[0] * gate[2]);
+    new_cell = gate[1] * cell + gate[0] * gate[2];
     new_hidden = gate[3] * tanh(new_cell);
   }
 
   // From the gradient of the new state: that of the gates before their activation, and of the old state by this path.
   static void backward(const Vec (&gate)[4], Vec, Vec cell, Vec d_new_hidden, Vec d_new_cell, Vec (&d_gate)[4],
                        Vec& d_hidden, Vec& d_cell) {
-    Vec squashed = tanh(multiply_add(gate[1], cell, gate[0] * gate[2]));
+    Vec squashed = tanh(gate[1] * cell + gate[0] * gate[2]);
     Vec d = d_new_cell + d_new_hidden * gate[3] * (1.0f - squashed * squashed);
     d_gate[0] = d * gate[2] * gate[0] * (1.0f - gate[0]);
     d_gate[1] = d * cell * gate[1] * (1.0f - gate[1]);

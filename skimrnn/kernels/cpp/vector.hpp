@@ -35,17 +35,6 @@ inline void store(float* to, Vec value) { __builtin_memcpy(to, &value, sizeof va
 
 inline Vec broadcast(float value) { return value - Vec{}; }
 
-// a * b + c. Of a sum of two products a compiler fuses either one with the sum, and not the same one in every copy of the
-// code, so that equal sums would differ in their last bit: this says which.
-inline Vec multiply_add(Vec a, Vec b, Vec c) {
-#ifdef __FP_FAST_FMAF
-  for (int lane = 0; lane < kLanes; ++lane) c[lane] = __builtin_fmaf(a[lane], b[lane], c[lane]);
-  return c;
-#else
-  return a * b + c;
-#endif
-}
-
 // The first `count` floats, zeros behind them.
 inline Vec load_some(const float* from, int count) {
   if (count >= kLanes) return load(from);
