@@ -19,6 +19,7 @@ Under Triton's interpreter (`TRITON_INTERPRET=1`) the same code runs on CPU tens
 # ruff: noqa: N803
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,27 +75,9 @@ def skim_lstm(
             temperature=temperature,
         )
         return in_order(ordered, order)
-    if inputs.dim() == 3:
-        one = skim_lstm(
-            inputs[None],
-            lengths[None],
-            tuple(s[None] for s in state),
-            CellWeights(*(weight[None] for weight in big)),
-            CellWeights(*(weight[None] for weight in small)),
-            DecisionWeights(*(weight[None] for weight in decision)),
-            threshold=threshold,
-            noise=None if noise is None else noise[None],
-            temperature=temperature,
-        )
-        return SkimSequence(one.outputs[0], tuple(s[0] for s in one.state), one.log_probabilities[0], one.read[0])
-    stacked = [
-        torch.cat([_by_unit(of_big), _by_unit(of_small), _margin_rows(of_decision)], dim=1)
-        for of_big, of_small, of_decision in zip(big, small, decision, strict=True)
-    ]
-    gumbel = None if noise is None else noise[..., 0] - noise[..., 1]  # (N, T, B): only the difference counts
-    outputs, hidden, cell, log_p, read = _run(
-        inputs, lengths, state, CellWeights(*stacked), small.input.shape[1] // 4, True, threshold, gumbel, temperature
-    )
+    gumbel = None if noise is None else noise[..., 0] - noise[..., 1]  # Only the difference counts.
+    weights = [*big, *small, *decision]
+    outputs, hidden, cell, log_p, read = _run(inputs, lengths, state, weights, threshold, gumbel, temperature)
     return SkimSequence(outputs, (hidden, cell), log_p, read)
 
 
@@ -106,57 +89,34 @@ def lstm(
         order = reversal(lengths, len(inputs))
         outputs, last = lstm(reorder(inputs, order), lengths, state, weights)
         return reorder(outputs, order), last
-    if inputs.dim() == 3:
-        weights = CellWeights(*(weight[None] for weight in weights))
-        outputs, last = lstm(inputs[None], lengths[None], tuple(s[None] for s in state), weights)
-        return outputs[0], tuple(s[0] for s in last)
-    weights = CellWeights(*(_by_unit(weight) for weight in weights))
-    outputs, hidden, cell, _, _ = _run(inputs, lengths, state, weights, 0, False, 0.0, None, 1.0)
+    outputs, hidden, cell, _, _ = _run(inputs, lengths, state, [*weights], 0.0, None, 1.0)
     return outputs, (hidden, cell)
-
-
-def _by_unit(weight: Tensor) -> Tensor:
-    """Rows (N, 4 D, ...) of gate after gate, as rows of unit after unit."""
-    rows: Tensor = weight.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)
-    return rows
-
-
-def _margin_rows(weight: Tensor) -> Tensor:
-    """What gives the margin logit(read) - logit(skim), from weights (N, 2, ...): (N, 4, ...), rows past it zero."""
-    margin = weight[:, :1] - weight[:, 1:]
-    return torch.cat([margin, margin.new_zeros(len(margin), _DECISION_ROWS - 1, *margin.shape[2:])], dim=1)
 
 
 def _run(
     inputs: Tensor,
     lengths: Tensor,
     state: State,
-    weights: CellWeights,
-    small_size: int,
-    skims: bool,
+    weights: list[Tensor],
     threshold: float,
     noise: Tensor | None,
     temperature: float | Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    models, steps, batch, width = inputs.shape
+    models, batch = inputs.shape[:-3], inputs.shape[-2]  # Of a single model, all tensors lack the first dimension.
     hidden, cell = (s.contiguous() for s in state)
-    assert hidden.shape == cell.shape == (models, batch, weights.hidden.shape[2]), (inputs.shape, hidden.shape)
-    assert lengths.shape == (models, batch), (inputs.shape, lengths.shape)
-    bias = (weights.input_bias + weights.hidden_bias)[:, None]  # (N, 1, R)
-    projected = torch.baddbmm(bias, inputs.reshape(models, -1, width), weights.input.transpose(1, 2))
+    assert hidden.shape == cell.shape == (*models, batch, weights[1].shape[-1]), (inputs.shape, hidden.shape)
+    assert lengths.shape == (*models, batch), (inputs.shape, lengths.shape)
     if not isinstance(temperature, Tensor):
-        temperature = inputs.new_full((models,), temperature)
-    needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (projected, hidden, weights.hidden))
+        temperature = inputs.new_full(models, temperature)
+    needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, hidden, *weights))
     outputs, last_hidden, last_cell, log_p, read, *_ = _forward(
-        projected.view(models, steps, batch, -1),
+        inputs,
         lengths.to(inputs.device).contiguous(),
         hidden,
         cell,
-        weights.hidden.contiguous(),
+        weights,
         None if noise is None else noise.contiguous(),
         temperature.to(inputs),
-        small_size,
-        skims,
         threshold,
         needs_gradient,
     )
@@ -469,11 +429,46 @@ def _backward_kernel(
 
 
 # Operators ------------------------------------------------------------------------------------------------------------
+#
+# Each is one node of autograd: on a GPU a training step costs less than the launches of what could be nodes of its own.
+
+
+def _pack(weights: Sequence[Tensor]) -> Tensor:
+    """One matrix (N, R, E + D + 1) for inputs, state and bias, its rows in the order of the kernels.
+
+    A cell's rows lie gate after gate, and are laid unit after unit. The decision's two become that of the margin
+    logit(read) - logit(skim), and three of zeros behind it.
+    """
+    parts = [
+        torch.cat([by_input, by_hidden, (input_bias + hidden_bias)[..., None]], dim=-1)
+        for by_input, by_hidden, input_bias, hidden_bias in zip(*(weights[n::4] for n in range(4)), strict=True)
+    ]
+    rows = [part.unflatten(-2, (4, -1)).transpose(-3, -2).flatten(-3, -2) for part in parts[:2]]
+    if len(parts) > 2:
+        margin = parts[2][..., :1, :] - parts[2][..., 1:, :]
+        rows += [margin, margin.new_zeros(*margin.shape[:-2], _DECISION_ROWS - 1, margin.shape[-1])]
+    return torch.cat(rows, dim=-2)
+
+
+def _unpack(rows: Tensor, width: int, size: int, small_size: int, skims: bool) -> list[Tensor]:
+    """Gradients of the weights from that of what `_pack` makes of them."""
+    ends = (4 * size, 4 * (size + small_size)) if skims else (4 * size,)
+    cells = [rows[..., first:last, :] for first, last in zip((0, *ends), ends, strict=False)]
+    parts = [cell.unflatten(-2, (-1, 4)).transpose(-3, -2).flatten(-3, -2) for cell in cells]
+    if skims:
+        margin = rows[..., ends[-1] : ends[-1] + 1, :]
+        parts.append(torch.cat([margin, -margin], dim=-2))
+    bias = width + size
+    return [
+        gradient
+        for part in parts
+        for gradient in (part[..., :width], part[..., width:bias], part[..., bias], part[..., bias])
+    ]
 
 
 def _sizes(hidden: Tensor, small_size: int, at_once: int) -> dict[str, int]:
     """The sizes that a kernel is compiled for, and its warps."""
-    size = hidden.shape[2]
+    size = hidden.shape[-1]
     padded = triton.next_power_of_2(size)
     return {
         "HIDDEN": size,
@@ -488,27 +483,31 @@ def _sizes(hidden: Tensor, small_size: int, at_once: int) -> dict[str, int]:
 
 @torch.library.custom_op("skimrnn::gpu_forward", mutates_args=())
 def _forward(
-    projected: Tensor,
+    inputs: Tensor,
     lengths: Tensor,
     hidden: Tensor,
     cell: Tensor,
-    weights: Tensor,
+    weights: list[Tensor],
     noise: Tensor | None,
     temperature: Tensor,
-    small_size: int,
-    skims: bool,
     threshold: float,
     keeps: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Outputs, last h, last c, log-probabilities, decisions; and for the way back the gates and the memory cells."""
-    results = tuple(torch.zeros_like(t) for t in _results(projected, hidden, skims, keeps))
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Outputs, last h, last c, log-probabilities, decisions; and for the way back gates, memory cells and rows.
+
+    `weights` are the four of a plain cell, or those of the big cell, the small one and the decision.
+    """
+    (steps, batch, width), rows = inputs.shape[-3:], _pack(weights)
+    input_rows, hidden_rows, bias = rows[..., :width], rows[..., width:-1].contiguous(), rows[..., -1]
+    projected = inputs.flatten(-3, -2) @ input_rows.mT + bias[..., None, :]
+    results = tuple(torch.zeros_like(t) for t in _results(inputs, hidden, weights, keeps))
     outputs, last_hidden, last_cell, log_p, read, tape, cells = results
-    _forward_kernel[(lengths.shape[1], len(lengths))](
+    _forward_kernel[(batch, lengths.numel() // batch)](
         projected,
         lengths,
         hidden,
         cell,
-        weights.transpose(1, 2).contiguous(),
+        hidden_rows.mT.contiguous(),
         noise if noise is not None else projected,
         temperature,
         outputs,
@@ -518,47 +517,54 @@ def _forward(
         read,
         tape,
         cells,
-        projected.shape[1],
-        projected.shape[2],
+        steps,
+        batch,
         threshold,
-        ROW=projected.shape[3],
-        SKIMS=skims,
+        ROW=rows.shape[-2],
+        SKIMS=len(weights) > 4,
         RELAXED=noise is not None,
         KEEPS=keeps,
-        **_sizes(hidden, small_size, _FORWARD),
+        **_sizes(hidden, _small_size(weights), _FORWARD),
     )
-    return results  # type: ignore[return-value]
+    return (*results, rows, hidden_rows)  # type: ignore[return-value]
 
 
-def _results(projected: Tensor, hidden: Tensor, skims: bool, keeps: bool) -> tuple[Tensor, ...]:
-    models, steps, batch, row = projected.shape
-    tokens, size = (models, steps, batch), hidden.shape[2]
+def _small_size(weights: Sequence[Tensor]) -> int:
+    return weights[4].shape[-2] // 4 if len(weights) > 4 else 0
+
+
+def _results(inputs: Tensor, hidden: Tensor, weights: Sequence[Tensor], keeps: bool) -> tuple[Tensor, ...]:
+    skims, tokens = len(weights) > 4, inputs.shape[:-1]
     return (
-        projected.new_empty(*tokens, size),
+        inputs.new_empty(*tokens, hidden.shape[-1]),
         torch.empty_like(hidden),
         torch.empty_like(hidden),
-        projected.new_empty((*tokens, 2) if skims else 0),
-        projected.new_empty(tokens if skims else 0, dtype=torch.bool),
-        projected.new_empty((*tokens, row) if keeps else 0),
-        projected.new_empty((*tokens, size) if keeps else 0),
+        inputs.new_empty((*tokens, 2) if skims else 0),
+        inputs.new_empty(tokens if skims else 0, dtype=torch.bool),
+        inputs.new_empty((*tokens, _row_size(weights)) if keeps else 0),
+        inputs.new_empty((*tokens, hidden.shape[-1]) if keeps else 0),
     )
+
+
+def _row_size(weights: Sequence[Tensor]) -> int:
+    return sum(weight.shape[-2] for weight in weights[0:8:4]) + (_DECISION_ROWS if len(weights) > 4 else 0)
 
 
 @_forward.register_fake
 def _(
-    projected: Tensor,
+    inputs: Tensor,
     lengths: Tensor,
     hidden: Tensor,
     cell: Tensor,
-    weights: Tensor,
+    weights: list[Tensor],
     noise: Tensor | None,
     temperature: Tensor,
-    small_size: int,
-    skims: bool,
     threshold: float,
     keeps: bool,
 ) -> tuple[Tensor, ...]:
-    return _results(projected, hidden, skims, keeps)
+    models, size, width = inputs.shape[:-3], hidden.shape[-1], inputs.shape[-1]
+    rows = [inputs.new_empty(*models, _row_size(weights), columns) for columns in (width + size + 1, size)]
+    return (*_results(inputs, hidden, weights, keeps), *rows)
 
 
 @torch.library.custom_op("skimrnn::gpu_backward", mutates_args=())
@@ -566,7 +572,7 @@ def _backward(
     lengths: Tensor,
     hidden: Tensor,
     cell: Tensor,
-    weights: Tensor,
+    hidden_rows: Tensor,
     temperature: Tensor,
     small_size: int,
     skims: bool,
@@ -580,14 +586,15 @@ def _backward(
     d_cell: Tensor,
     d_log_p: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the projections (N, T, B, R), of h_0 and of c_0."""
+    """Gradients of the projections ((N,) T, B, R), of h_0 and of c_0."""
     d_projected = torch.zeros_like(tape)
     d_first_hidden, d_first_cell = torch.empty_like(hidden), torch.empty_like(cell)
-    _backward_kernel[(lengths.shape[1], len(lengths))](
+    steps, batch, row = tape.shape[-3:]
+    _backward_kernel[(batch, lengths.numel() // batch)](
         lengths,
         hidden,
         cell,
-        weights,
+        hidden_rows,
         temperature,
         outputs,
         log_p,
@@ -600,9 +607,9 @@ def _backward(
         d_projected,
         d_first_hidden,
         d_first_cell,
-        tape.shape[1],
-        tape.shape[2],
-        ROW=tape.shape[3],
+        steps,
+        batch,
+        ROW=row,
         SKIMS=skims,
         RELAXED=relaxed,
         **_sizes(hidden, small_size, _BACKWARD),
@@ -615,7 +622,7 @@ def _(
     lengths: Tensor,
     hidden: Tensor,
     cell: Tensor,
-    weights: Tensor,
+    hidden_rows: Tensor,
     temperature: Tensor,
     small_size: int,
     skims: bool,
@@ -633,20 +640,20 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, lengths, hidden, cell, weights, noise, temperature, small_size, skims, _, _ = inputs
-    outputs, _, _, log_p, read, tape, cells = output
-    ctx.mark_non_differentiable(read, tape, cells)
-    ctx.save_for_backward(lengths, hidden, cell, weights, temperature, outputs, log_p, tape, cells)
-    ctx.small_size, ctx.skims, ctx.relaxed = small_size, skims, noise is not None
+    values, lengths, hidden, cell, weights, noise, temperature, _, _ = inputs
+    outputs, _, _, log_p, read, tape, cells, rows, hidden_rows = output
+    ctx.mark_non_differentiable(read, tape, cells, rows, hidden_rows)
+    ctx.save_for_backward(values, lengths, hidden, cell, temperature, outputs, log_p, tape, cells, rows, hidden_rows)
+    ctx.small_size, ctx.skims, ctx.relaxed = _small_size(weights), len(weights) > 4, noise is not None
 
 
 def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-    lengths, hidden, cell, weights, temperature, outputs, log_p, tape, cells = ctx.saved_tensors
+    inputs, lengths, hidden, cell, temperature, outputs, log_p, tape, cells, rows, hidden_rows = ctx.saved_tensors
     d_projected, d_hidden, d_cell = _backward(
         lengths,
         hidden,
         cell,
-        weights,
+        hidden_rows,
         temperature,
         ctx.small_size,
         ctx.skims,
@@ -657,9 +664,13 @@ def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         cells,
         *gradients[:4],
     )
-    before = torch.cat([hidden[:, None], outputs[:, :-1]], dim=1)  # h_{t-1}: (N, T, B, D)
-    d_weights = d_projected.flatten(1, 2).transpose(1, 2) @ before.flatten(1, 2)  # (N, R, D)
-    return d_projected, None, d_hidden, d_cell, d_weights, None, None, None, None, None, None
+    by_token, width = d_projected.flatten(-3, -2), inputs.shape[-1]  # (N, T B, R)
+    d_inputs = (by_token @ rows[..., :width]).view_as(inputs) if ctx.needs_input_grad[0] else None
+    before = torch.cat([hidden.unsqueeze(-3), outputs[..., :-1, :, :]], dim=-3)  # h_{t-1}: (N, T, B, D)
+    ones = inputs.new_ones(1).expand(*inputs.shape[:-1], 1)
+    factors = torch.cat([inputs, before, ones], dim=-1).flatten(-3, -2)  # (N, T B, E + D + 1)
+    d_weights = _unpack(by_token.mT @ factors, width, hidden.shape[-1], ctx.small_size, ctx.skims)
+    return d_inputs, None, d_hidden, d_cell, d_weights, None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

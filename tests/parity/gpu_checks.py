@@ -170,12 +170,17 @@ def test_both_directions_of_a_layer_run_in_one_launch(
 
 @pytest.mark.parametrize("relaxed", [True, False])
 def test_opcheck(relaxed: bool, seed: int) -> None:
-    models, steps, batch, hidden, small = 2, 2, 2, 3, 1
-    row = 4 * (hidden + small + 1)
-    shapes = [(models, steps, batch, row), (models, batch, hidden), (models, batch, hidden), (models, row, hidden)]
-    projected, h, c, weights = (torch.randn(shape, device=DEVICE, requires_grad=True) for shape in shapes)
+    models, steps, batch, width, hidden, small = 2, 2, 2, 4, 3, 1
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(models, *shape, device=DEVICE, requires_grad=True)
+
+    rows = (4 * hidden, 4 * small, 2)
+    weights = [random(n, *rest) for n in rows for rest in ((width,), (hidden,), (), ())]
     lengths = torch.tensor([[1, 2], [2, 2]], device=DEVICE)
     noise = torch.randn(models, steps, batch, device=DEVICE) if relaxed else None
-    arguments = (projected, lengths, h, c, weights, noise, torch.ones(models, device=DEVICE), small, True, 0.5, True)
+    temperature = torch.ones(models, device=DEVICE)
+    inputs, h, c = random(steps, batch, width), random(batch, hidden), random(batch, hidden)
+    arguments = (inputs, lengths, h, c, weights, noise, temperature, 0.5, True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.skimrnn.gpu_forward.default, arguments, test_utils=checks)

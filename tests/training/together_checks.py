@@ -41,12 +41,12 @@ def test_a_run_in_a_pack_is_the_run_alone(model: str, few: Prepared, tmp_path: P
     members = [Member(run, tmp_path / "pack" / str(run.seed), Silent()) for run in runs]
     launches = []
     launch = gpu._forward
-    gpu._forward = lambda *arguments: launches.append(len(arguments[0])) or launch(*arguments)
+    gpu._forward = lambda *arguments: launches.append(arguments[0].shape[:-3]) or launch(*arguments)
     try:
         assert train_together(members, few, DEVICE) == [True] * 3
     finally:
         gpu._forward = launch
-    assert [n for n in launches if n > 1] == [3, 3, 2, 2]  # What runs one model alone is validation.
+    assert [models for models in launches if models] == [(3,), (3,), (2,), (2,)]  # One model alone is validation.
     for run, member in zip(runs, members, strict=True):
         folder = tmp_path / "alone" / str(run.seed)
         train(run, few, folder, Silent(), device=DEVICE)
