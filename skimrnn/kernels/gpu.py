@@ -108,7 +108,7 @@ def _run(
     assert lengths.shape == (*models, batch), (inputs.shape, lengths.shape)
     if not isinstance(temperature, Tensor):
         temperature = inputs.new_full(models, temperature)
-    needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, hidden, *weights))
+    needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, hidden, cell, *weights))
     outputs, last_hidden, last_cell, log_p, read, *_ = _forward(
         inputs,
         lengths.to(inputs.device).contiguous(),
