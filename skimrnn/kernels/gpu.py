@@ -154,6 +154,18 @@ def _product(left, matrix, lines, columns, is_line, is_column, WIDTH: tl.constex
     return tl.sum(left[:, None] * values, axis=0)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _gate_rows(d_hidden, d_cell, i, f, g, o, old_cell, squashed, UNITS: tl.constexpr):
+    """Rows of the gradients of gates before their activation, from those of the new h and c; `squashed` is tanh(c)."""
+    return _rows(
+        d_cell * g * i * (1.0 - i),
+        d_cell * old_cell * f * (1.0 - f),
+        d_cell * i * (1.0 - g * g),
+        d_hidden * squashed * o * (1.0 - o),
+        UNITS,
+    )
+
+
 @triton.jit
 def _at(values, places, wanted):
     """Of values (n) at places (n), those at the places that are wanted (m), and zeros where there is none."""
@@ -388,11 +400,15 @@ def _backward_kernel(
                 d_small_hidden *= rest
                 d_small_cell *= rest
                 d_small_cell += d_small_hidden * small_o * (1.0 - small_squashed * small_squashed)
-                d_small = _rows(
-                    d_small_cell * small_g * small_i * (1.0 - small_i),
-                    d_small_cell * old_small_cell * small_f * (1.0 - small_f),
-                    d_small_cell * small_i * (1.0 - small_g * small_g),
-                    d_small_hidden * small_squashed * small_o * (1.0 - small_o),
+                d_small = _gate_rows(
+                    d_small_hidden,
+                    d_small_cell,
+                    small_i,
+                    small_f,
+                    small_g,
+                    small_o,
+                    old_small_cell,
+                    small_squashed,
                     PADDED_SMALL,
                 )
                 tl.store(d_projected + row + 4 * HIDDEN + small_rows, d_small, mask=is_small_row)
@@ -406,13 +422,7 @@ def _backward_kernel(
             d_old_hidden += d_margin * margin_row
 
         d_read_cell += d_read_hidden * gate_o * (1.0 - squashed * squashed)
-        d_gates = _rows(
-            d_read_cell * gate_g * gate_i * (1.0 - gate_i),
-            d_read_cell * old_cell * gate_f * (1.0 - gate_f),
-            d_read_cell * gate_i * (1.0 - gate_g * gate_g),
-            d_read_hidden * squashed * gate_o * (1.0 - gate_o),
-            PADDED,
-        )
+        d_gates = _gate_rows(d_read_hidden, d_read_cell, gate_i, gate_f, gate_g, gate_o, old_cell, squashed, PADDED)
         tl.store(d_projected + row + rows, d_gates, mask=is_row)
         if AT_ONCE < PADDED:
             tl.debug_barrier()  # Gradients are found in memory again, some rows at a time.
