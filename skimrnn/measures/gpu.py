@@ -53,6 +53,11 @@ class Target(Closed):
     at_least: float | None = None
 
     @property
+    def limit(self) -> str:
+        """The bound, in words."""
+        return f"at most {self.at_most:g}" if self.at_most is not None else f"at least {self.at_least:g}"
+
+    @property
     def met(self) -> bool:
         """Whether the ratio keeps its bound."""
         return (self.at_most is None or self.ratio <= self.at_most) and (
@@ -99,9 +104,8 @@ def measure_gpu(
                 measure("pack", batch, length, models, _pack_functions(device, batch, length, models))
     targets = targets_of(measurements)
     for target in targets:
-        bound = f"at most {target.at_most}" if target.at_most is not None else f"at least {target.at_least}"
         verdict = "met" if target.met else "missed"
-        tell(f"B={target.batch} T={target.steps}: {target.name} {target.ratio:.2f} ({bound}: {verdict})")
+        tell(f"B={target.batch} T={target.steps}: {target.name} {target.ratio:.2f} ({target.limit}: {verdict})")
     return GPUReport(environment=environment(device), measurements=measurements, targets=targets)
 
 

@@ -12,6 +12,7 @@ from skimrnn.files import write_text
 from skimrnn.measures.flops import flop_reduction
 from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Measurement, Report
 from skimrnn.measures.peaks import Peaks
+from skimrnn.provenance import Environment
 from skimrnn.reporting.figure_style import STYLE, write_figure
 from skimrnn.reporting.targets import group_of, possible_speedup, target_rows
 
@@ -59,22 +60,32 @@ class BenchmarkTable:
 
 def markdown(report: Report) -> str:
     """The targets, and one table a benchmark."""
-    parts = ["# How fast the layers are on a CPU", *benchmark_remarks(report)]
-    for table in benchmark_tables(report):
+    return document("How fast the layers are on a CPU", benchmark_remarks(report), benchmark_tables(report))
+
+
+def document(title: str, remarks: Sequence[str], tables: Sequence[BenchmarkTable]) -> str:
+    """A benchmark as Markdown: what is to be said of all tables, and the tables."""
+    parts = [f"# {title}", *remarks]
+    for table in tables:
         text = tabulate(table.rows, table.headings, tablefmt="github", disable_numparse=True)
         parts += [f"## {table.name}", table.note, text]
     return "\n\n".join(parts) + "\n"
+
+
+def code_of(environment: Environment) -> str:
+    """The versions and the commit that made a measurement."""
+    packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
+    changed = " (changed)" if environment.git_dirty else ""
+    return f"{packages}; commit {(environment.git_commit or 'none')[:8]}{changed}"
 
 
 def benchmark_remarks(report: Report) -> list[str]:
     """The machine, its peaks, and what was skipped."""
     environment, peaks = report.environment, report.peaks
     caches = ", ".join(f"{size >> 10:,} KiB {speed / 1e9:.0f}" for size, speed in peaks.bandwidth.items())
-    packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
     return [
-        f"{environment.cpu}; instruction set {report.isa}; {packages}; commit {(environment.git_commit or 'none')[:8]}"
-        f"{' (changed)' if environment.git_dirty else ''}. Medians of interleaved rounds with 95 % intervals; a call "
-        "that is not timed goes before each sample.",
+        f"{environment.cpu}; instruction set {report.isa}; {code_of(environment)}. Medians of interleaved rounds with "
+        "95 % intervals; a call that is not timed goes before each sample.",
         f"Peaks of one thread, measured in the same run: {peaks.flops / 1e9:.0f} GFLOP/s; reading an array again and "
         f"again, GB/s by its size: {caches}. The last column says which of the two bounds a figure, and what share of "
         "its time that bound alone would take.",

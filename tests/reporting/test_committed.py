@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from skimrnn.config import read_config
+from skimrnn.files import read_model
+from skimrnn.measures.gpu import GPUReport
+from skimrnn.reporting.gpu_benchmark import markdown
 from skimrnn.reporting.records import read_task_results
 from skimrnn.reporting.table_formats import write_tables
 from skimrnn.training.record import read_reading_record, read_record
@@ -20,6 +23,11 @@ def test_the_tables_follow_from_the_records(tmp_path: Path):
         write_tables(read_task_results(config, task, ROOT / "results"), tmp_path)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (ROOT / "reports" / "paper" / path.name).read_bytes(), f"{path.name}: make report"
+
+
+def test_the_gpus_table_follows_from_its_measurements():
+    report = read_model(ROOT / "results" / "benchmark" / "gpu_training.json", GPUReport)
+    assert markdown(report) == (ROOT / "reports" / "benchmark" / "gpu_training.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_quotes_the_table():
