@@ -116,6 +116,22 @@ def test_reading_all_is_torchs_layer(cell, sizes, isa, seed):
     assert all(map(torch.equal, read.state, last))
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_gates_over_their_whole_range(cell, isa, seed):
+    """Each sequence is one step, whose gates' sums run from -100 to 100 and lie close to zero, too."""
+    case = make_case(cell, (1, 16, 3, 1, 4001)).to(torch.float32)
+    case.weights[1] *= 1e-3  # of the hidden units: the input decides
+    with torch.no_grad():
+        near, far = torch.logspace(-8, 0, 1001), torch.linspace(1, 150, 1000)
+        case.inputs[0, :, 0] = torch.cat([-far.flip(0), -near.flip(0)[:-1], near, far])
+    weights = CellWeights(*case.weights[:4])
+    outputs, state = getattr(cpu, cell)(case.inputs, case.lengths, case.state, weights)
+    expected = case.to(torch.float64).run(reference, threshold=0.0)
+    for a, e in zip([outputs, *state], [expected.outputs, *expected.state], strict=True):
+        assert error(a, e) < 1e-6
+    assert cell == "gru" or (outputs.abs() <= 1).all()
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("cell", CELLS)

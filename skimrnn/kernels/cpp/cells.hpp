@@ -14,10 +14,13 @@ struct Lstm {
   static constexpr int hidden_slot(int gate) { return gate; }
 
   static void activate(Vec (&gate)[4]) {
-    gate[0] = sigmoid(gate[0]);
-    gate[1] = sigmoid(gate[1]);
-    gate[2] = tanh(gate[2]);
-    gate[3] = sigmoid(gate[3]);
+    gate[0] *= 0.5f;
+    gate[1] *= 0.5f;
+    gate[3] *= 0.5f;
+    tanh(gate);
+    gate[0] = sigmoid_from(gate[0]);
+    gate[1] = sigmoid_from(gate[1]);
+    gate[3] = sigmoid_from(gate[3]);
   }
 
   static void next(const Vec (&gate)[4], Vec, Vec cell, Vec& new_hidden, Vec& new_cell) {
