@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 from skimrnn.data.batches import Batch
 from skimrnn.kernels import reference, runs_models_together
 from skimrnn.layers import SkimLSTM
-from skimrnn.layers.skimming import gumbel_noise
-from skimrnn.layers.together import last_states_together
 from skimrnn.measures.timing import Timing, time_together
 from skimrnn.models import Classifier
 from skimrnn.provenance import Environment, environment
-from skimrnn.training.classification import batch_loss, training_loss
+from skimrnn.training.classification import training_loss
 from skimrnn.training.optimizer import Adam
+from skimrnn.training.task import Task
+from skimrnn.training.together import Pack, Randomness
+from skimrnn.training.train import Step, take_step
 
 WIDTH, HIDDEN, SMALL = 100, 100, 10
 BATCHES, STEPS = (32, 128), (50, 150, 400)
@@ -171,48 +173,32 @@ def _step_functions(device: torch.device, batch: int, steps: int) -> _Functions:
 
 def _pack_functions(device: torch.device, batch: int, steps: int, models: int) -> _Functions:
     """A whole training step of each of several Skim-LSTM classifiers, as `train` and `train_together` take it."""
-    classifiers = [
-        Classifier(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(WIDTH, HIDDEN, SMALL), _CLASSES).to(device)
-        for _ in range(models)
-    ]
-    layers = [classifier.layer for classifier in classifiers]
-    optimizers = [Adam(classifier.parameters(), 1e-4) for classifier in classifiers]
-    texts = [
-        Batch(
+
+    def step() -> Step:
+        model = Classifier(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(WIDTH, HIDDEN, SMALL), _CLASSES).to(device)
+        texts = Batch(
             torch.randint(1, _VOCABULARY, (batch, steps)),
             torch.full((batch,), steps),
             torch.randint(_CLASSES, (batch,)),
-        ).to(device)
-        for _ in range(models)
-    ]
+        )
 
-    def finish(place: int, loss: Tensor) -> None:
-        nn.utils.clip_grad_norm_(classifiers[place].parameters(), 5.0)
-        optimizers[place].step()
-        optimizers[place].zero_grad()
-        loss.item()
+        def loss(rows: np.ndarray) -> Tensor:
+            return training_loss(model, texts.to(device), _GAMMA)
+
+        def validate(model: nn.Module) -> BaseModel:
+            raise NotImplementedError("steps alone are timed")
+
+        task = Task(model, texts, loss, validate, "accuracy", batch=lambda rows: texts, gamma=_GAMMA)
+        return Step(task, np.arange(batch), 0, Adam(model.parameters(), 1e-4), 5.0)
+
+    alone, together = ([step() for _ in range(models)] for _ in range(2))
+    pack = Pack(together, [Randomness(device) for _ in range(models)])
 
     def one_after_another() -> None:
-        for place, text in enumerate(texts):
-            loss = training_loss(classifiers[place], text, _GAMMA)
-            loss.backward()
-            finish(place, loss)
-        _wait(device)
+        for each in alone:
+            take_step(each)
 
-    def packed() -> None:
-        inputs = [classifier.embedding(text.tokens.t()) for classifier, text in zip(classifiers, texts, strict=True)]
-        noises = [gumbel_noise(values) for values in inputs]
-        results = last_states_together(layers, inputs, [text.lengths for text in texts], noises)  # type: ignore[arg-type]
-        losses = [
-            batch_loss(classifier.answer(state), decisions, text, _GAMMA)
-            for classifier, text, (state, decisions) in zip(classifiers, texts, results, strict=True)
-        ]
-        torch.stack(losses).sum().backward()
-        for place, loss in enumerate(losses):
-            finish(place, loss)
-        _wait(device)
-
-    return {"one after another": one_after_another, "packed": packed}
+    return {"one after another": one_after_another, "packed": lambda: pack.take_steps(together)}
 
 
 def _wait(device: torch.device) -> None:

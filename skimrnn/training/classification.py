@@ -9,7 +9,7 @@ from skimrnn.config import LSTMConfig, RunConfig, SkimLSTMConfig
 from skimrnn.data.batches import Batch, collate
 from skimrnn.data.prepare import Prepared
 from skimrnn.device import CPU
-from skimrnn.layers import Decisions, SkimLSTM
+from skimrnn.layers import SkimLSTM
 from skimrnn.models import Classifier, ClozeReader
 from skimrnn.training.evaluate import Scores, evaluate
 from skimrnn.training.task import Task
@@ -25,10 +25,10 @@ def classification_task(run: RunConfig, prepared: Prepared, device: torch.device
     model.to(device)
 
     def batch(rows: np.ndarray) -> Batch:
-        return collate(train, rows).to(device)
+        return collate(train, rows)
 
     def loss(rows: np.ndarray) -> Tensor:
-        return training_loss(model, batch(rows), gamma)
+        return training_loss(model, batch(rows).to(device), gamma)
 
     def validate(classifier: nn.Module) -> Scores:
         assert isinstance(classifier, Classifier | ClozeReader)
@@ -55,11 +55,6 @@ def build_classifier(
 def training_loss(model: Classifier | ClozeReader, batch: Batch, gamma: float) -> Tensor:
     """Cross-entropy, plus gamma times the mean -log p(skim) where the model skims (L' of the paper)."""
     logits, decisions = model(*batch.inputs)
-    return batch_loss(logits, decisions, batch, gamma)
-
-
-def batch_loss(logits: Tensor, decisions: Decisions | None, batch: Batch, gamma: float) -> Tensor:
-    """The loss of a batch from what a model said of it."""
     loss = functional.cross_entropy(logits, batch.labels)
     if decisions is not None:
         loss = loss + gamma * decisions.skim_loss()

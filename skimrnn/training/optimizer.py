@@ -1,6 +1,6 @@
 """Adam (Kingma and Ba, 2015), as torch computes it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,35 @@ class Adam:
     def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
         self._parameters = list(parameters)
         self._learning_rate = learning_rate
-        self._state: dict[int, dict[str, Tensor]] = {}  # by the place of the parameter, once it has a gradient
+        self._state = [
+            {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+            }
+            for parameter in self._parameters
+        ]
+
+    @classmethod
+    def joined(cls, optimizers: Sequence["Adam"], parameters: Iterable[nn.Parameter]) -> "Adam":
+        """One optimiser for `parameters` that stack those of several, which have taken equally many steps.
+
+        It goes on from their moments, and they see its moments as theirs from then on.
+        """
+        joint = cls(parameters, optimizers[0]._learning_rate)
+        for place, state in enumerate(joint._state):
+            own = [optimizer._state[place] for optimizer in optimizers]
+            state["step"].copy_(own[0]["step"])
+            for name in ("exp_avg", "exp_avg_sq"):
+                torch.stack([each[name] for each in own], out=state[name])
+            for number, each in enumerate(own):
+                each |= {"step": state["step"], **{name: state[name][number] for name in ("exp_avg", "exp_avg_sq")}}
+        return joint
 
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter that has a gradient."""
         moved = [place for place, parameter in enumerate(self._parameters) if parameter.grad is not None]
-        for place in moved:
-            if place not in self._state:
-                zeros = torch.zeros_like(self._parameters[place])
-                steps = torch.zeros((), device=zeros.device)
-                self._state[place] = {"step": steps, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
         states = [self._state[place] for place in moved]
         adam(
             [self._parameters[place] for place in moved],
@@ -52,13 +70,13 @@ class Adam:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The moments and step counts, named `<place of the parameter>.<name>`."""
-        return {f"{place}.{name}": tensor for place, state in self._state.items() for name, tensor in state.items()}
+        return {f"{place}.{name}": value for place, state in enumerate(self._state) for name, value in state.items()}
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what `state_dict` gave; a tensor of another shape is a `ValueError`."""
-        self._state = {}
-        for name, tensor in tensors.items():
-            place, _, key = name.partition(".")
-            if key != "step" and tensor.shape != self._parameters[int(place)].shape:
-                raise ValueError(f"{name}: {tuple(tensor.shape)} is not the shape of the parameter")
-            self._state.setdefault(int(place), {})[key] = tensor.to(self._parameters[int(place)].device, copy=True)
+        """Take up what `state_dict` gave; a missing tensor is a `KeyError`, one of another shape a `ValueError`."""
+        for place, state in enumerate(self._state):
+            for name, value in state.items():
+                tensor = tensors[f"{place}.{name}"]
+                if tensor.shape != value.shape:
+                    raise ValueError(f"{place}.{name}: {tuple(tensor.shape)} is not the shape of the parameter")
+                value.copy_(tensor)

@@ -25,6 +25,6 @@ class Task:
     ema_decay: float | None = None
     """Where it is set, the weights that are validated and kept are a moving average of those that are trained."""
     batch: Callable[[np.ndarray], Batch] | None = None
-    """Some rows of the texts as a batch on the task's device, of a classifier (or cloze reader)."""
+    """Some rows of the texts as a batch on the CPU, of a classifier (or cloze reader)."""
     gamma: float = 0.0
     """The weight of the skim term in the loss."""

@@ -34,10 +34,30 @@ def temperature_at(step: int, config: TrainingConfig) -> float:
 
 
 class Step(NamedTuple):
-    """What a run asks for: the gradient of its task's loss on some rows, in the parameters."""
+    """What a run asks for: that its parameters are moved along the gradient of its task's loss on some rows."""
 
     task: Task
     rows: np.ndarray
+    taken: int  # steps before this one
+    optimizer: Adam
+    clip_norm: float
+
+
+class Outcome(NamedTuple):
+    """The loss of a step that was taken, and the norm that its gradient had."""
+
+    loss: float
+    norm: float
+
+
+def take_step(step: Step) -> Outcome:
+    """Take a step of one run."""
+    step.optimizer.zero_grad()
+    loss = step.task.loss(step.rows)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(step.task.model.parameters(), step.clip_norm)
+    step.optimizer.step()
+    return Outcome(*torch.stack([loss.detach(), norm]).tolist())  # On a GPU each look at a number is a wait.
 
 
 def train(
@@ -67,9 +87,7 @@ def train(
     try:
         step = next(steps)
         while True:
-            loss = step.task.loss(step.rows)
-            loss.backward()
-            step = steps.send(loss.detach())
+            step = steps.send(take_step(step))
     except StopIteration as end:
         return bool(end.value)
 
@@ -84,8 +102,8 @@ def training_steps(
     until: int | None = None,
     device: torch.device = CPU,
     deadline: float = math.inf,
-) -> Generator[Step, Tensor, bool]:
-    """What `train` does, apart from losses and gradients: each step is asked for and answered by its loss."""
+) -> Generator[Step, Outcome, bool]:
+    """What `train` does, apart from taking the steps: each is asked for and answered by its outcome."""
     started = time.monotonic()
     config = run.training
     start_digest = [sha256_of_file(start)] if start else []
@@ -134,20 +152,18 @@ def training_steps(
         model.train()
         for layer in skimming:
             layer.temperature = temperature_at(step, config)
-        optimizer.zero_grad()
-        loss = yield Step(task, epoch_rows[step % batches_per_epoch])
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        rows = epoch_rows[step % batches_per_epoch]
+        loss, norm = yield Step(task, rows, step, optimizer, config.clip_norm)
         step += 1
-        if not torch.isfinite(loss) or not torch.isfinite(norm):
+        if not math.isfinite(loss) or not math.isfinite(norm):
             raise UserError(
                 f"the loss or its gradient is not finite at step {step} of {run.scale}/{run.dataset}/{run.model_name}/"
                 f"{run.seed}: lower training.learning_rate or training.clip_norm, or check the word vectors; "
                 f"the checkpoint of step {history[-1]['step'] if history else 0} is kept"
             )
-        optimizer.step()
         if average is not None:
             average.update_parameters(model)
-        loss_sum += loss.item()
+        loss_sum += loss
         if step % config.validate_every == 0 or step == config.max_steps:
             scores = task.validate(judged).model_dump()
             steps_since = step - (history[-1]["step"] if history else 0)

@@ -142,4 +142,4 @@ def test_the_command_line_has_it_too(config: Config, places: Places) -> None:
 
 
 def test_packs_in_a_process_of_their_own() -> None:
-    assert "2 passed" in run_under_triton(Path(__file__).with_name("together_checks.py"))
+    assert "4 passed" in run_under_triton(Path(__file__).with_name("together_checks.py"))

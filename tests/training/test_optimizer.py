@@ -39,6 +39,33 @@ def test_an_optimizer_goes_on_where_another_stopped(seed: int) -> None:
     assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
 
 
+def test_a_joined_optimizer_is_each_of_its_own(seed: int) -> None:
+    """Parameters, and what the others say of their state: those of optimisers that went on alone, after two steps."""
+    alone, together = ([parameters_of(number) for number in range(3)] for _ in range(2))
+    optimizers = {id(parameters): Adam(parameters, 0.01) for parameters in (*alone, *together)}
+    for parameters in (*alone, *together):
+        take_steps(optimizers[id(parameters)], parameters, range(2))
+    stacked = [
+        torch.nn.Parameter(torch.stack([part.detach() for part in parts])) for parts in zip(*together, strict=True)
+    ]
+    members = [optimizers[id(parameters)] for parameters in together]
+    joined = Adam.joined(members, stacked)
+    for step in range(2, 4):
+        for place, parameter in enumerate(stacked):
+            gradient = torch.randn(parameter[0].shape, generator=torch.Generator().manual_seed(10 * step + place))
+            parameter.grad = gradient.expand_as(parameter).contiguous() if place < 2 else None
+        joined.step()
+    for number, parameters in enumerate(alone):
+        take_steps(optimizers[id(parameters)], parameters, range(2, 4))
+        own, state = optimizers[id(parameters)].state_dict(), members[number].state_dict()
+        # Torch multiplies and adds in one step or two, by where a number stands in memory.
+        for expected, actual in zip(parameters, stacked, strict=True):
+            torch.testing.assert_close(actual[number], expected, rtol=1e-6, atol=1e-7)
+        for name, value in own.items():
+            torch.testing.assert_close(state[name], value, rtol=1e-6, atol=1e-9)
+
+
 def test_a_state_of_another_model_is_refused() -> None:
+    state = Adam(parameters_of(0), 0.01).state_dict() | {"0.exp_avg": torch.zeros(3)}
     with pytest.raises(ValueError, match=r"0\.exp_avg: \(3,\) is not the shape"):
-        Adam(parameters_of(0), 0.01).load_state_dict({"0.exp_avg": torch.zeros(3)})
+        Adam(parameters_of(0), 0.01).load_state_dict(state)

@@ -2,15 +2,24 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
 from torch.nn import functional
 
+from skimrnn.data.batches import Batch
 from skimrnn.data.prepare import Prepared
 from skimrnn.files import read_json, read_tensors, write_tensors
 from skimrnn.kernels import gpu
-from skimrnn.training.together import Member, train_together
-from skimrnn.training.train import train
+from skimrnn.layers import SkimLSTM
+from skimrnn.models import Classifier, ClozeReader
+from skimrnn.training.classification import training_loss
+from skimrnn.training.optimizer import Adam
+from skimrnn.training.task import Task
+from skimrnn.training.together import Member, Pack, Randomness, train_together
+from skimrnn.training.train import Step, take_step, train
 from tests.conftest import Silent, small_config
 
 DEVICE = torch.device("cpu" if gpu.INTERPRETED else "cuda")
@@ -32,13 +41,14 @@ def few(prepared: Prepared, tmp_path: Path) -> Prepared:
 
 @pytest.mark.parametrize("model", ["lstm", "skim"])
 def test_a_run_in_a_pack_is_the_run_alone(model: str, few: Prepared, tmp_path: Path) -> None:
-    """Other seeds, other gammas and, of one run, an earlier end: weights and history to the kernel's rounding."""
+    """Other seeds, other gammas, one two steps ahead at first, one that ends earlier: to the kernel's rounding."""
     runs = [small_config(max_steps=4, validate_every=2).run("sst", model, seed) for seed in range(3)]
     runs = [run.model_copy(update={"batch_size": 4}) for run in runs]  # The last batch of an epoch is smaller.
-    runs[2] = runs[2].model_copy(update={"training": runs[2].training.model_copy(update={"max_steps": 2})})
+    runs[2] = runs[2].model_copy(update={"training": runs[2].training.model_copy(update={"max_steps": 3})})
     if model == "skim":
         runs[1] = runs[1].model_copy(update={"model": runs[1].model.model_copy(update={"gamma": 0.5})})
     members = [Member(run, tmp_path / "pack" / str(run.seed), Silent()) for run in runs]
+    train(runs[0], few, members[0].folder, Silent(), until=2, device=DEVICE)
     launches = []
     launch = gpu._forward
     gpu._forward = lambda *arguments: launches.append(arguments[0].shape[:-3]) or launch(*arguments)
@@ -46,7 +56,7 @@ def test_a_run_in_a_pack_is_the_run_alone(model: str, few: Prepared, tmp_path: P
         assert train_together(members, few, DEVICE) == [True] * 3
     finally:
         gpu._forward = launch
-    assert [models for models in launches if models] == [(3,), (3,), (2,), (2,)]  # One model alone is validation.
+    assert [models for models in launches if models] == [(2,), (2,), (3,), (2,)]  # One model alone is validation.
     for run, member in zip(runs, members, strict=True):
         folder = tmp_path / "alone" / str(run.seed)
         train(run, few, folder, Silent(), device=DEVICE)
@@ -59,3 +69,42 @@ def test_a_run_in_a_pack_is_the_run_alone(model: str, few: Prepared, tmp_path: P
             assert one["step"] == other["step"]
             assert one["training_loss"] == pytest.approx(other["training_loss"], rel=1e-5)
             assert one["validation"] == pytest.approx(other["validation"], rel=1e-5)
+
+
+@pytest.mark.parametrize("cloze", [False, True])
+def test_a_step_of_a_pack_is_a_step_of_each(cloze: bool, seed: int) -> None:
+    """Losses, norms of gradients and moved parameters; texts of unequal lengths, and candidates with padding."""
+
+    def step(number: int) -> Step:
+        torch.manual_seed(seed + number)
+        layer, vectors = SkimLSTM(3, 4, 2), torch.randn(9, 3)
+        model = (ClozeReader(vectors, layer) if cloze else Classifier(vectors, layer, 3)).to(DEVICE)
+        lengths = torch.tensor([3 + number, 2])
+        tokens = torch.randint(1, 9, (2, 3 + number)) * (torch.arange(3 + number) < lengths[:, None])
+        candidates = torch.tensor([[1, 2, 3], [4, 5, 0]]) if cloze else None
+        batch, gamma = Batch(tokens, lengths, torch.tensor([2, 1]), candidates), 0.1 * number
+
+        def loss(rows: np.ndarray) -> Tensor:
+            return training_loss(model, batch.to(DEVICE), gamma)
+
+        def validate(model: nn.Module) -> BaseModel:
+            raise NotImplementedError
+
+        task = Task(model, batch, loss, validate, "accuracy", batch=lambda rows: batch, gamma=gamma)
+        return Step(task, np.arange(2), 0, Adam(model.parameters(), 0.01), clip_norm=0.1)
+
+    def chance(number: int) -> Randomness:
+        torch.manual_seed(seed - number)
+        return Randomness(DEVICE)
+
+    alone, together = ([step(number) for number in range(3)] for _ in range(2))
+    chances, pack = [chance(number) for number in range(3)], Pack(together, [chance(number) for number in range(3)])
+    for _ in range(2):
+        for one, other, own, outcome in zip(alone, together, chances, pack.take_steps(together), strict=True):
+            with own.in_use():
+                expected = take_step(one)
+            assert outcome == pytest.approx(expected, rel=1e-5)
+            assert expected.norm > one.clip_norm
+            packed = dict(other.task.model.named_parameters())
+            for name, parameter in one.task.model.named_parameters():
+                torch.testing.assert_close(packed[name], parameter, rtol=0, atol=1e-5)
