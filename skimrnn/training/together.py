@@ -223,7 +223,8 @@ def _stacked(batches: Sequence[Batch]) -> tuple[Batch, Tensor]:
         return torch.stack([functional.pad(full(each), (0, width - each.shape[1]), value=PADDING) for each in values])
 
     def full(values: Tensor) -> Tensor:
-        return torch.cat([values, values[:1].expand(texts - len(values), *values.shape[1:])])
+        missing = texts - len(values)
+        return torch.cat([values, values[:1].expand(missing, *values.shape[1:])]) if missing else values
 
     tokens, lengths, labels, candidates = zip(*batches, strict=True)
     weights = torch.zeros(len(batches), texts)
