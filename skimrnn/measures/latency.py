@@ -4,7 +4,9 @@ Skim rates are set, not learned: the first number of each input says whether it 
 nothing else, so every rate is exact and the reads fall at random.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +20,7 @@ from skimrnn.layers.plain_lstm import padded_lstm
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, all_weights, numpy_lstm, numpy_skim_lstm
 from skimrnn.measures.memory import peak_memory_mib
 from skimrnn.measures.peaks import Peaks, measure_peaks
-from skimrnn.measures.timing import Timing, time_together
+from skimrnn.measures.timing import Timing, summarise, time_together
 from skimrnn.models import LSTMAtt
 from skimrnn.models.reader import run_recurrent
 from skimrnn.provenance import Environment, environment
@@ -35,6 +37,8 @@ SIZES = (100, 200, 400)
 RATES = (0.5, 0.8, 0.9, 0.95)
 NUMPY_SMALL_SIZE = 10  # The one small size at which NumPy is timed, too.
 READER_SMALL_SIZES = (0, 20)
+SWEEPS = 3
+"""Times that all tasks are gone through: a machine that others share, too, is faster or slower for minutes."""
 _VOCABULARY = 5000
 
 
@@ -77,6 +81,7 @@ class Report(BaseModel):
 
     environment: Environment
     isa: str
+    sweeps: int  # times that all tasks were gone through: their samples stand together
     peaks: Peaks
     skipped: dict[str, str]
     measurements: list[Measurement]
@@ -89,7 +94,7 @@ class Task(NamedTuple):
     tokens: int
     functions: Mapping[str, Callable[[], object]]
     costs: Mapping[str, Cost] = {}
-    memory: Mapping[str, float | None] = {}
+    memory: Mapping[str, Callable[[], float | None]] = {}
 
 
 def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -> Report:
@@ -97,31 +102,46 @@ def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -
     if cpu is None:
         raise UserError("there are no compiled kernels to time: install again with a C++ compiler")
     skipped: dict[str, str] = {}
-    measurements = []
+    tasks: dict[tuple[str, int], Task] = {}
+    samples: dict[tuple[str, int, str], list[float]] = {}
     before = torch.get_num_threads()
     try:
         peaks = measure_peaks([_weight_bytes(size) for size in SIZES])
-        for name in names:
-            for task in BENCHMARKS[name](skipped):
-                timings = time_together(task.functions, rounds)
-                new = [
-                    Measurement(
-                        benchmark=name,
-                        name=function,
-                        setting=dict(task.setting),
-                        tokens=task.tokens,
-                        timing=timing,
-                        cost=task.costs.get(function),
-                        peak_memory_mib=task.memory.get(function),
-                    )
-                    for function, timing in timings.items()
-                ]
-                measurements += new
-                shown = ", ".join(f"{m.name} {m.microseconds_a_token():.2f}" for m in new)
-                tell(f"{name} {task.setting}: {shown} us a token")
+        for sweep in range(SWEEPS):
+            torch.manual_seed(0)  # Each sweep makes the same tasks.
+            for name in names:
+                for place, task in enumerate(BENCHMARKS[name](skipped)):
+                    tasks.setdefault((name, place), task._replace(functions={}))
+                    timings = time_together(task.functions, math.ceil(rounds / SWEEPS))
+                    for function, timing in timings.items():
+                        samples.setdefault((name, place, function), []).extend(timing.samples)
+                    times = ", ".join(f"{f} {t.median / task.tokens * 1e6:.2f}" for f, t in timings.items())
+                    tell(f"sweep {sweep + 1} of {SWEEPS}: {name} {task.setting}: {times} us a token")
     finally:
         torch.set_num_threads(before)
-    return Report(environment=environment(), isa=cpu.isa(), peaks=peaks, skipped=skipped, measurements=measurements)
+    measurements = []
+    for (name, place, function), values in samples.items():
+        task = tasks[name, place]
+        memory = task.memory.get(function)
+        measurements.append(
+            Measurement(
+                benchmark=name,
+                name=function,
+                setting=dict(task.setting),
+                tokens=task.tokens,
+                timing=summarise(values),
+                cost=task.costs.get(function),
+                peak_memory_mib=memory() if memory else None,
+            )
+        )
+    return Report(
+        environment=environment(),
+        isa=cpu.isa(),
+        sweeps=SWEEPS,
+        peaks=peaks,
+        skipped=skipped,
+        measurements=measurements,
+    )
 
 
 def _plain(skipped: dict[str, str]) -> Iterator[Task]:
@@ -183,9 +203,9 @@ def _training(skipped: dict[str, str]) -> Iterator[Task]:
                 "lstm": Cost(flops=3 * _flops(100)),
                 "skim": Cost(flops=3 * (_flops(100) + _flops(10, 100) + 400)),
             }
-            memory = {}
+            memory: dict[str, Callable[[], float | None]] = {}
             if threads == 1:
-                memory = {name: peak_memory_mib(_training_step, name, batch, steps) for name in functions}
+                memory = {name: partial(peak_memory_mib, _training_step, name, batch, steps) for name in functions}
             yield Task(setting, batch * steps, functions, costs, memory)
 
 
@@ -216,7 +236,7 @@ def _lengths(skipped: dict[str, str]) -> Iterator[Task]:
     torch.set_num_threads(1)
     for steps in (100, 300, 1000, 3000, 10_000, 100_000):
         functions = {name: _long_text(name, steps) for name in ("lstm", "skim")}
-        memory = {name: peak_memory_mib(_long_text, name, steps) for name in functions}
+        memory = {name: partial(peak_memory_mib, _long_text, name, steps) for name in functions}
         yield Task({"steps": steps, "hidden_size": 100, "threads": 1}, steps, functions, memory=memory)
 
 

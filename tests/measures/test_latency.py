@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from skimrnn import SkimLSTM
+from skimrnn.measures import latency
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_skim_lstm
-from skimrnn.measures.latency import _questions, _reader, _set_skim_rate
+from skimrnn.measures.latency import Task, _questions, _reader, _set_skim_rate
 from skimrnn.measures.timing import summarise, time_together
 
 
@@ -45,6 +46,31 @@ def test_functions_are_timed_in_turns():
     # Each sample after a call that is not timed.
     assert "".join(calls[6:]) == "".join(2 * name for name in "abcbcacababcbcacab")
     assert all(len(t.samples) == 6 and t.low <= t.median <= t.high for t in timings.values())
+
+
+def test_every_sweep_times_the_same_tasks(monkeypatch):
+    """Samples of all sweeps stand together, and memory is measured once."""
+    made, measured = [], []
+
+    def tasks(skipped):
+        for size in (1, 2):
+            drawn = float(torch.rand(()))  # as skim rates and lengths are
+            made.append((size, drawn))
+            memory = {"sleep": lambda size=size: measured.append(size) or 4.0 * size}
+            yield Task({"size": size, "drawn": drawn}, 10, {"sleep": lambda: None, "wake": lambda: None}, {}, memory)
+
+    monkeypatch.setitem(latency.BENCHMARKS, "tiny", tasks)
+    told = []
+    report = latency.run_benchmarks(["tiny"], 6, told.append)
+    assert made[:2] == made[2:4] == made[4:] and len(made) == len(told) == 6
+    assert [(m.name, m.setting["size"], m.peak_memory_mib) for m in report.measurements] == [
+        ("sleep", 1, 4.0),
+        ("wake", 1, None),
+        ("sleep", 2, 8.0),
+        ("wake", 2, None),
+    ]
+    assert all(len(m.timing.samples) == 6 for m in report.measurements)
+    assert measured == [1, 2]
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.9])
