@@ -19,7 +19,7 @@ from skimrnn.errors import UserError
 from skimrnn.layers.plain_lstm import padded_lstm
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, all_weights, numpy_lstm, numpy_skim_lstm
 from skimrnn.measures.memory import peak_memory_mib
-from skimrnn.measures.peaks import Peaks, measure_peaks
+from skimrnn.measures.peaks import Peaks, best_of, measure_peaks
 from skimrnn.measures.timing import Timing, summarise, time_together
 from skimrnn.models import LSTMAtt
 from skimrnn.models.reader import run_recurrent
@@ -104,10 +104,11 @@ def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -
     skipped: dict[str, str] = {}
     tasks: dict[tuple[str, int], Task] = {}
     samples: dict[tuple[str, int, str], list[float]] = {}
+    peaks: list[Peaks] = []
     before = torch.get_num_threads()
     try:
-        peaks = measure_peaks([_weight_bytes(size) for size in SIZES])
         for sweep in range(SWEEPS):
+            peaks.append(measure_peaks([_weight_bytes(size) for size in SIZES]))
             torch.manual_seed(0)  # Each sweep makes the same tasks.
             for name in names:
                 for place, task in enumerate(BENCHMARKS[name](skipped)):
@@ -138,7 +139,7 @@ def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -
         environment=environment(),
         isa=cpu.isa(),
         sweeps=SWEEPS,
-        peaks=peaks,
+        peaks=best_of(peaks),
         skipped=skipped,
         measurements=measurements,
     )

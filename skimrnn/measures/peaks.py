@@ -31,6 +31,12 @@ def measure_peaks(sizes: Sequence[int]) -> Peaks:
     return Peaks(flops=flops / best, bandwidth={size: _bandwidth(size) for size in sizes})
 
 
+def best_of(peaks: Sequence[Peaks]) -> Peaks:
+    """The best of several measurements, each for itself."""
+    bandwidth = {size: max(each.bandwidth[size] for each in peaks) for size in peaks[0].bandwidth}
+    return Peaks(flops=max(each.flops for each in peaks), bandwidth=bandwidth)
+
+
 def _bandwidth(size: int) -> float:
     array = torch.zeros(size // 4)
     rounds = max(1, 200_000_000 // size)

@@ -87,7 +87,7 @@ def benchmark_remarks(report: Report) -> list[str]:
         f"{environment.cpu}; instruction set {report.isa}; {code_of(environment)}. Medians of interleaved rounds, "
         f"taken in {report.sweeps} sweeps over everything, with 95 % intervals; a call that is not timed goes before "
         "each sample.",
-        f"Peaks of one thread, measured in the same run: {peaks.flops / 1e9:.0f} GFLOP/s; reading an array again and "
+        f"Peaks of one thread, the best of the same run: {peaks.flops / 1e9:.0f} GFLOP/s; reading an array again and "
         f"again, GB/s by its size: {caches}. The last column says which of the two bounds a figure, and what share of "
         "its time that bound alone would take.",
         *(f"Skipped: {name} ({reason})." for name, reason in report.skipped.items()),

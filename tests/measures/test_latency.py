@@ -9,6 +9,7 @@ from skimrnn import SkimLSTM
 from skimrnn.measures import latency
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_skim_lstm
 from skimrnn.measures.latency import Task, _questions, _reader, _set_skim_rate
+from skimrnn.measures.peaks import Peaks
 from skimrnn.measures.timing import summarise, time_together
 
 
@@ -60,6 +61,8 @@ def test_every_sweep_times_the_same_tasks(monkeypatch):
             yield Task({"size": size, "drawn": drawn}, 10, {"sleep": lambda: None, "wake": lambda: None}, {}, memory)
 
     monkeypatch.setitem(latency.BENCHMARKS, "tiny", tasks)
+    peaks = iter([Peaks(flops=2.0, bandwidth={8: 1.0}), Peaks(flops=1.0, bandwidth={8: 5.0})] * 2)
+    monkeypatch.setattr(latency, "measure_peaks", lambda sizes: next(peaks))
     told = []
     report = latency.run_benchmarks(["tiny"], 6, told.append)
     assert made[:2] == made[2:4] == made[4:] and len(made) == len(told) == 6
@@ -71,6 +74,7 @@ def test_every_sweep_times_the_same_tasks(monkeypatch):
     ]
     assert all(len(m.timing.samples) == 6 for m in report.measurements)
     assert measured == [1, 2]
+    assert report.peaks == Peaks(flops=2.0, bandwidth={8: 5.0})
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.9])
