@@ -4,7 +4,7 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,8 +115,7 @@ def run_fleet(
         if time.monotonic() < deadline:
             report(f"pack {number + 1} of {len(packs)}: {', '.join(job.title for job in pack)}")
             _train_pack(pack, places, device, deadline)
-    for stage in (first_steps, alone):
-        _work_off(stage, places, device, jobs, deadline)
+    _work_off(first_steps, alone, places, device, jobs, deadline)
     recorded = sum(places.record(run).exists() for run in runs)
     return Outcome(recorded, len(runs) - recorded)
 
@@ -172,28 +171,56 @@ def _train_pack(pack: Sequence[Job], places: Places, device: torch.device, deadl
             _write_results(member.run, prepared, places, device)
 
 
-def _work_off(jobs: Sequence[Job], places: Places, device: torch.device, workers: int, deadline: float) -> None:
-    """Do jobs one after another, or in worker processes: a `UserError` is raised when all have had their turn."""
+def _work_off(
+    first_steps: Sequence[Job],
+    jobs: Sequence[Job],
+    places: Places,
+    device: torch.device,
+    workers: int,
+    deadline: float,
+) -> None:
+    """Do first steps and then the others one after another or, in worker processes, each when its own first steps end.
+
+    A `UserError` is raised when all have had their turn.
+    """
     failures = []
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
+    if workers == 1 or len(first_steps) + len(jobs) < 2:
+        for job in (*first_steps, *jobs):
             try:
                 _do(job, places, device, deadline)
             except UserError as error:
                 failures.append(error)
     else:
+        waiting = _waiting_for(first_steps, jobs, places)
+        ready = [job for job in jobs if not any(job in others for others in waiting.values())]
         # Threads of this process's libraries do not survive a fork, and a GPU cannot be used in a forked process.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-            futures = [pool.submit(_do, job, places, device, deadline) for job in jobs]
-            for future in futures:
-                try:
-                    future.result()
-                except UserError as error:
-                    failures.append(error)
+        with ProcessPoolExecutor(min(workers, len(first_steps) + len(jobs)), mp_context=context) as pool:
+            running = {pool.submit(_do, job, places, device, deadline): job for job in (*first_steps, *ready)}
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    ended = running.pop(future)
+                    try:
+                        future.result()
+                    except UserError as error:
+                        failures.append(error)
+                    for job in waiting.get(ended, []):
+                        running[pool.submit(_do, job, places, device, deadline)] = job
     if failures:
         others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         raise UserError(f"{failures[0]}{others}")
+
+
+def _waiting_for(first_steps: Sequence[Job], jobs: Sequence[Job], places: Places) -> dict[Job, list[Job]]:
+    """The jobs that wait for each of the first steps: those that start from them, and the rest of the same run."""
+    return {
+        first: [
+            job
+            for job in jobs
+            if job.run == first.run or (job.start is not None and job.start.parent == places.folder(first.run))
+        ]
+        for first in first_steps
+    }
 
 
 def _do(job: Job, places: Places, device: torch.device, deadline: float) -> None:

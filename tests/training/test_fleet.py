@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,15 +12,16 @@ import torch
 
 from skimrnn.analysis.analyse import analyse
 from skimrnn.analysis.artefact import Analysis
-from skimrnn.config import Config
+from skimrnn.config import Config, read_config
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
 from skimrnn.files import read_model, write_json
-from skimrnn.fleet.fleet import Places, missing_runs, run_fleet
+from skimrnn.fleet import fleet
+from skimrnn.fleet.fleet import Job, Places, missing_runs, run_fleet
 from skimrnn.training.record import write_record
 from skimrnn.training.together import shape_of
 from skimrnn.training.train import train
-from tests.conftest import Silent, small_config
+from tests.conftest import ROOT, Silent, small_config
 from tests.triton_process import run_under_triton
 
 CPU = torch.device("cpu")
@@ -101,6 +104,30 @@ def test_one_failure_does_not_keep_the_others_from_running(config: Config, place
     with pytest.raises(UserError, match=r"checkpoint\.safetensors: truncated or not a safetensors file"):
         run_fleet(config, runs, places, CPU)
     assert [places.record(run).exists() for run in runs] == [False, True]
+
+
+def test_a_run_waits_for_its_own_first_steps_alone(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers: a run that starts from nothing does not wait, and what starts from first steps follows them."""
+    paper = read_config(ROOT / "config" / "paper.yaml")
+    names = ("lstm_att", "sk_lstm_att-0-0.1", "sk_lstm_att-20-0.1", "lstm_att-2x50")
+    runs = [paper.run("squad", name, 0) for name in names]
+    begun, others_begun = [], threading.Event()
+
+    def do(job: Job, *_: object) -> None:
+        begun.append(job.title)
+        if job.until:
+            assert others_begun.wait(30)
+            begun.append("its end")
+        elif job.run.model_name == "lstm_att-2x50":
+            others_begun.set()
+
+    monkeypatch.setattr(fleet, "_do", do)
+    monkeypatch.setattr(fleet, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(Places, "data", lambda *_: None)
+    run_fleet(paper, runs, places, CPU, jobs=2)
+    first, independent, end, *rest = begun
+    assert (first, independent, end) == ("squad lstm_att 0 to step 5000", "squad lstm_att-2x50 0", "its end")
+    assert rest == ["squad lstm_att 0", "squad sk_lstm_att-0-0.1 0", "squad sk_lstm_att-20-0.1 0"]
 
 
 def test_runs_of_one_shape(config: Config) -> None:
