@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from skimrnn.analysis.artefact import Analysis, Confidence, Sample
+from skimrnn.analysis.artefact import Analysis, Confidence, Packed, Sample
 from skimrnn.data.registry import get_dataset
 from skimrnn.reporting.figure_style import (
     COLOURS,
@@ -119,11 +119,12 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
     shown: list[str] = []
 
     def draw(axes: Axes, dataset: str) -> None:
+        swept: Packed | None = None
         for index, (name, model) in enumerate(models.items()):
-            analyses = [analysis for analysis in results.analysed(dataset, name) if analysis.skim]
-            if not analyses:
+            found = [analysis.skim.sweep for analysis in results.analysed(dataset, name) if analysis.skim]
+            if not found:
                 continue
-            sweeps = [analysis.skim.sweep.points for analysis in analyses if analysis.skim]
+            swept, sweeps = found[0].included, [sweep.points for sweep in found]
             flops = np.mean([[p.flop_reduction.exact_count for p in points] for points in sweeps], axis=0)
             scores = 100 * np.array([[p.scores[score] for p in points] for points in sweeps])
             mean = scores.mean(axis=0)
@@ -135,13 +136,15 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             trained = [p.threshold for p in sweeps[0]].index(_TRAINED_FOR)
             axes.plot(flops[trained], mean[trained], marker="o", color=colour, markersize=8, markerfacecolor="none")
             shown.append(name)
-        if not axes.has_data():
+        if swept is None:
             return
         standard = next((n for n, m in results.config.models.items() if not hasattr(m, "small_size")), None)
         if results.config.tasks == ["question_answering"]:
             standard = next((n for n in results.config.models if n == "lstm_att"), standard)
-        if standard:
-            _level(axes, results.measured(dataset, standard, lambda record: 100 * getattr(record.test, score)))
+        if standard:  # What it scores on the very examples of the sweep, which may be a sample.
+            outcomes = [analysis.outcomes[score].unpack() for analysis in results.analysed(dataset, standard)]
+            values = tuple(100 * float(each[swept.unpack() == 1].mean()) for each in outcomes)
+            _level(axes, Measured(values) if values else None)
         axes.set(xlabel="Flop-r (exact count)", ylabel=label, xscale="log")
         low, high = axes.get_xlim()
         ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200) if low <= tick <= high]

@@ -1,10 +1,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from skimrnn.analysis.artefact import Analysis, Packed
 from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
+from skimrnn.files import read_json, read_model, write_json
 from skimrnn.reporting.figure_style import COLOURS, DASHES, EXTENSIONS, line_look
 from skimrnn.reporting.figures import FIGURES, READING_FIGURES, write_figures
 from skimrnn.reporting.record_figures import RECORD_FIGURES
@@ -113,6 +116,23 @@ def test_each_lstm_of_a_reader_has_a_look_of_its_own(tmp_path: Path):
 def test_no_two_models_share_the_look_of_their_lines():
     count = len(COLOURS) * len(DASHES)
     assert len({str(line_look(index)) for index in range(count)}) == count
+
+
+def test_the_standard_model_is_shown_on_the_examples_of_the_sweep(config: Config, tmp_path: Path):
+    """A sweep over a sample stands beside what the standard model scores on that sample."""
+    for model in ("lstm", "skim-5-0.01"):
+        store_analysed(tmp_path, config, "sst", model, 0, 0.8)
+    folder = tmp_path / config.scale / "sst"
+    standard = read_model(folder / "lstm" / "0.analysis.json", Analysis).outcomes["accuracy"].unpack()
+    sample = np.arange(len(standard)) < 50
+    path = folder / "skim-5-0.01" / "0.analysis.json"
+    analysis = read_json(path)
+    analysis["skim"]["sweep"]["included"] = Packed.pack(sample, "bit").model_dump()
+    write_json(path, analysis)
+    assert standard[sample].mean() != 0.8
+    (panel,) = (panel for panel in drawn(read_results(config, tmp_path), "accuracy_threshold").axes if panel.has_data())
+    (level,) = (line for line in panel.lines if line.get_linestyle() == ":")
+    assert level.get_ydata() == pytest.approx([100 * standard[sample].mean()] * 2)
 
 
 def test_a_figure_that_nothing_was_run_for_is_a_strip_that_says_so(config: Config, tmp_path: Path):
