@@ -112,11 +112,13 @@ class Pack:
     """
 
     def __init__(self, steps: Sequence[Step], randomness: Sequence[Randomness]) -> None:
-        self._models = [step.task.model for step in steps]
+        models = [step.task.model for step in steps]
+        assert isinstance(models[0], Classifier | ClozeReader)
+        self._layer = models[0].layer  # of the sizes, and at the temperature, of all
         self._randomness = randomness
         self._parameters: dict[str, nn.Parameter] = {}
-        for name, _ in self._models[0].named_parameters():
-            own = [model.get_parameter(name) for model in self._models]
+        for name, _ in models[0].named_parameters():
+            own = [model.get_parameter(name) for model in models]
             stacked = nn.Parameter(torch.stack([each.detach() for each in own]))
             for each, part in zip(own, stacked.detach(), strict=True):
                 each.data = part
@@ -162,12 +164,6 @@ class Pack:
         if skim_losses is not None:
             losses = losses + self._gammas[:, None] * skim_losses
         return (losses * weights).sum(dim=1)
-
-    @property
-    def _layer(self) -> nn.LSTM | SkimLSTM:
-        model = self._models[0]
-        assert isinstance(model, Classifier | ClozeReader)
-        return model.layer
 
     def _weights(self, prefix: str) -> list[Tensor]:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
