@@ -200,6 +200,7 @@ class DatasetConfig(_Closed):
     """How one dataset is trained on."""
 
     batch_size: int = Field(gt=0)
+    models: list[str] | None = Field(None, min_length=1, description="instead of all models that answer what it asks")
     seeds: Seeds | None = Field(None, description="instead of the scale's seeds")
     training: TrainingConfig | None = Field(None, description="instead of the scale's recipe")
     context_limit: int | None = Field(
@@ -210,7 +211,7 @@ class DatasetConfig(_Closed):
 class Config(_Closed):
     """One scale of the pipeline: which data, vectors, models and seeds, and how they are trained.
 
-    Its grid is each dataset with each model that answers what the dataset asks (its task).
+    Its grid is each dataset with its models: those that it names, or all that answer what it asks (its task).
     """
 
     scale: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="names the folders under results/ and reports/")
@@ -239,11 +240,15 @@ class Config(_Closed):
 
     @model_validator(mode="after")
     def _datasets_and_models_meet(self) -> "Config":
-        asked = {DATASETS[name].task for name in self.datasets}
-        answered = {model.task for model in self.models.values()}
-        if lone := [name for name in self.datasets if DATASETS[name].task not in answered]:
+        for name, dataset in self.datasets.items():
+            answering = self.for_task(DATASETS[name].task).models
+            if unknown := [model for model in dataset.models or () if model not in answering]:
+                place = f"datasets.{name}.models"
+                raise ValueError(f"{place}: {', '.join(unknown)}: choose among {', '.join(answering) or 'none'}")
+        met = {dataset: self.models_of(dataset) for dataset in self.datasets}
+        if lone := [dataset for dataset, models in met.items() if not models]:
             raise ValueError(f"no model for the dataset {', '.join(lone)}: add one, or remove the dataset")
-        if lone := [name for name, model in self.models.items() if model.task not in asked]:
+        if lone := [name for name in self.models if not any(name in models for models in met.values())]:
             raise ValueError(f"no dataset for the model {', '.join(lone)}: add one, or remove the model")
         return self
 
@@ -256,7 +261,7 @@ class Config(_Closed):
             if self.models.get(init.model) != model.standard:
                 raise ValueError(f"{place}: {init.model!r} is not this model's standard counterpart")
             for dataset in self.datasets:
-                if DATASETS[dataset].task != model.task:
+                if name not in self.models_of(dataset):
                     continue
                 training = self.run(dataset, name, 0).training
                 if init.step % training.validate_every or init.step > training.max_steps:
@@ -278,7 +283,8 @@ class Config(_Closed):
 
     def models_of(self, dataset: str) -> dict[str, ModelConfig]:
         """The models that run on one dataset."""
-        return self.for_task(DATASETS[dataset].task).models
+        named, answering = self.datasets[dataset].models, self.for_task(DATASETS[dataset].task).models
+        return {name: model for name, model in answering.items() if named is None or name in named}
 
     def timed_models(self, dataset: str) -> list[str]:
         """The models whose speed-up is measured on one dataset: those that skim."""

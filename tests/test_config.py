@@ -28,8 +28,10 @@ def changed(path: str, value: object) -> dict:
 @pytest.mark.parametrize("name", ["paper", "smoke"])
 def test_both_scales_are_valid_and_have_the_papers_rows(name: str) -> None:
     config = read_config(ROOT / "config" / f"{name}.yaml").for_task("classification")
-    rows = [(getattr(model, "small_size", None), getattr(model, "gamma", None)) for model in config.models.values()]
-    assert rows == [(None, None), (5, 0.01), (10, 0.01), (5, 0.02), (10, 0.02)]
+    for dataset in config.datasets:
+        models = config.models_of(dataset).values()
+        rows = [(getattr(model, "small_size", None), getattr(model, "gamma", None)) for model in models]
+        assert rows[:5] == [(None, None), (5, 0.01), (10, 0.01), (5, 0.02), (10, 0.02)]
     assert {model.hidden_size for model in config.models.values()} == {100}
 
 
@@ -73,6 +75,10 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
         ("data/source", "mirror", "data: source is mirror, so mirror must name its folder"),
         ("vectors/source", "file", "vectors: source is file, so path must name it"),
         ("scale", "../x", "scale: String should match pattern"),
+        ("datasets/sst/models", [], r"datasets\.sst\.models: List should have at least 1 item"),
+        ("datasets/sst/models", ["gru"], r"datasets\.sst\.models: gru: choose among lstm, skim-10-0\.01"),
+        ("datasets/sst/models", ["bidaf"], r"datasets\.sst\.models: bidaf: choose among lstm, skim-10-0\.01"),
+        ("datasets/squad/models", ["lstm_att"], "no dataset for the model bidaf, bidaf-30, "),
         ("datasets/squad/context_limit", 0, r"datasets\.squad\.context_limit: Input should be greater than 0"),
         ("models/sk_lstm_att-20-0.1/small_size", 101, "small_size 101 is larger than hidden_size 100"),
         ("models/sk_lstm_att-20-0.1/init_from/model", "lstm", "init_from: 'lstm' is not this model's standard"),
@@ -92,6 +98,29 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
 def test_mistakes_are_named(path: str, value: object, message: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed(path, value)))
     with pytest.raises(UserError, match=rf"mine\.yaml: .*{message}"):
+        read_config(tmp_path / "mine.yaml")
+
+
+def test_a_dataset_can_name_its_models(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed("datasets/sst/models", ["skim-5-0.01", "lstm"])))
+    config = read_config(tmp_path / "mine.yaml")
+    assert list(config.models_of("sst")) == ["lstm", "skim-5-0.01"]
+    assert config.timed_models("sst") == ["skim-5-0.01"]
+    with pytest.raises(
+        UserError, match=r"unknown model 'skim-10-0\.02': for sst the smoke config has lstm, skim-5-0\.01"
+    ):
+        config.run("sst", "skim-10-0.02", 0)
+    assert len(config.models_of("ag_news")) == 5
+
+
+def test_a_model_runs_where_the_one_that_it_starts_from_does(tmp_path: Path) -> None:
+    readers = [name for name in SMOKE["models"] if "att" in name or "bidaf" in name]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(changed("datasets/squad/models", readers)))
+    assert set(read_config(tmp_path / "mine.yaml").models_of("squad")) == set(readers)
+    config = changed("datasets/squad/models", [name for name in readers if name != "lstm_att"])
+    del config["models"]["lstm_att"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"init_from: 'lstm_att' is not this model's standard counterpart"):
         read_config(tmp_path / "mine.yaml")
 
 

@@ -101,7 +101,11 @@ def _handle(index: int) -> Line2D:
 
 
 def _look(index: int) -> dict[str, Any]:
-    return {"color": COLOURS[1:][index % 7], "linestyle": DASHES[index % len(DASHES)], "marker": MARKERS[index % 7]}
+    return {
+        "color": COLOURS[1:][index % 7],
+        "linestyle": DASHES[index % len(DASHES)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
 
 
 def _level(axes: Axes, measured: Measured | None) -> None:
@@ -129,7 +133,7 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             scores = 100 * np.array([[p.scores[score] for p in points] for points in sweeps])
             mean = scores.mean(axis=0)
             colour, dash = COLOURS[1:][index % 7], "--" if model.small_size == 0 else "-"
-            axes.plot(flops, mean, color=colour, linestyle=dash, marker=MARKERS[index % 7], markersize=3)
+            axes.plot(flops, mean, color=colour, linestyle=dash, marker=MARKERS[index % len(MARKERS)], markersize=3)
             if len(scores) > 1:
                 sd = scores.std(axis=0, ddof=1)
                 axes.fill_between(flops, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
@@ -160,7 +164,7 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             [],
             color=COLOURS[1:][index % 7],
             linestyle="--" if model.small_size == 0 else "-",
-            marker=MARKERS[index % 7],
+            marker=MARKERS[index % len(MARKERS)],
             markersize=3,
         )
         for index, (name, model) in enumerate(models.items())

@@ -20,7 +20,7 @@ from skimrnn.reporting.table import NOT_RUN
 # The colours of Okabe and Ito and a grey, which colour-blind readers can tell apart; markers and dashes do so in print.
 STANDARD, SKIM = "#0072B2", "#D55E00"
 COLOURS = (STANDARD, SKIM, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1, 1, 1)))
 PANEL = (3.6, 2.6)  # Inches: two panels fill the width of a printed page.
 STYLE: dict[str, Any] = {

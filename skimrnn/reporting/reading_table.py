@@ -57,7 +57,7 @@ def reading_document(results: Results[ReadingRecord]) -> Document:
 
 def reading_rows(results: Results[ReadingRecord], dataset: str) -> list[Row]:
     """The paper's rows in their order, then the config's models that the paper has no row for."""
-    models = {_settings_of(model): name for name, model in results.config.models.items()}
+    models = {_settings_of(model): name for name, model in results.config.models_of(dataset).items()}
     printed = dict.fromkeys(_settings_of(value) for value in published_values() if value.table == dataset)
     return [_row(results, dataset, settings, models.get(settings)) for settings in printed | dict.fromkeys(models)]
 

@@ -56,9 +56,9 @@ def _accuracy_flops(results: Results) -> Figure:
 
 def _skim_rate(results: Results) -> Figure:
     titles = system_titles(results.config)
-    models = {name: model for name, model in results.config.models.items() if isinstance(model, SkimLSTMConfig)}
 
     def draw(axes: Axes, dataset: str) -> None:
+        models = {n: m for n, m in results.config.models_of(dataset).items() if isinstance(m, SkimLSTMConfig)}
         for place, (name, model) in enumerate(models.items()):
             ours = results.measured(dataset, name, lambda record: 100 * record.test.skim_rate)
             if ours is None:

@@ -139,7 +139,7 @@ def _read(config: Config, folder: Path, read: Callable[[Path], AnyRecord]) -> Re
         raise UserError(f"{folder}: no such folder of results: check the path, or train first")
     runs = {}
     for dataset in config.datasets:
-        for model in config.models:
+        for model in config.models_of(dataset):
             found = [
                 Run(path, _read_checked(path, config, read, dataset, model, seed))
                 for seed in config.seeds_of(dataset)

@@ -28,6 +28,11 @@ def skims(model: ModelConfig) -> bool:
     return hasattr(model, "small_size")
 
 
+def is_skim_lstm(model: ModelConfig) -> bool:
+    """Whether a model is a classifier that skims (d' > 0)."""
+    return isinstance(model, SkimLSTMConfig) and model.small_size > 0
+
+
 def run_name(dataset: str, model: str, seed: int) -> str:
     """What a run is called: the path of its record without the scale."""
     return f"{dataset}/{model}/{seed}"
@@ -38,7 +43,7 @@ def accuracy_kept(evidence: Evidence, dataset: str) -> Estimate | None:
     return _score_difference(
         evidence,
         dataset,
-        lambda model: isinstance(model, SkimLSTMConfig) and model.small_size > 0,
+        is_skim_lstm,
         lambda model: isinstance(model, LSTMConfig),
     )
 
@@ -93,7 +98,7 @@ def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | N
     """Claim 2: the largest Flop-r (published convention) of a Skim-LSTM that keeps the standard LSTM's accuracy."""
     best: Estimate | None = None
     tried = 0
-    for model, config in evidence.models(dataset, lambda model: isinstance(model, SkimLSTMConfig)).items():
+    for model, config in evidence.models(dataset, is_skim_lstm).items():
         for reference, other in evidence.models(dataset, lambda model: isinstance(model, LSTMConfig)).items():
             if other.hidden_size != config.hidden_size:
                 continue

@@ -130,7 +130,7 @@ def classification_document(results: Results[Record]) -> Document:
 def table_rows(results: Results, dataset: str) -> list[Row]:
     """The rows of one dataset: the config's models in their order, then the systems that the paper cites for it."""
     titles = system_titles(results.config)
-    rows = [_model_row(results, dataset, name, title) for name, title in titles.items()]
+    rows = [_model_row(results, dataset, name, titles[name]) for name in results.config.models_of(dataset)]
     if not in_paper(dataset):
         return rows
     for system, title in CITED.items():
@@ -176,7 +176,7 @@ def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
     data = runs[0].record.data
     vectors = data.vectors
     settings = "".join(f", {key.replace('_', ' ')} {value}" for key, value in vectors.settings.items())
-    planned = len(results.config.models) * len(results.config.seeds_of(dataset))
+    planned = len(results.config.models_of(dataset)) * len(results.config.seeds_of(dataset))
     parts = [
         f"Data: {data.source}, {_completeness(data)}",
         f"Word vectors: {vectors.source} ({count_of(vectors.dimension, 'dimension')}{settings}), "

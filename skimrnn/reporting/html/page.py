@@ -112,9 +112,12 @@ def _about(results: Results) -> str:
     """What the scale plans for a task: its grid and where its texts and word vectors come from."""
     config = results.config
     texts = "synthetic corpora that the package makes" if results.synthetic else "the real datasets"
-    planned = len(config.models) * sum(len(config.seeds_of(dataset)) for dataset in config.datasets)
-    dataset, model = next(iter(config.datasets)), next(iter(config.models))
-    training = config.run(dataset, model, 0).training
+    counts = {dataset: len(config.models_of(dataset)) for dataset in config.datasets}
+    planned = sum(count * len(config.seeds_of(dataset)) for dataset, count in counts.items())
+    fewest, most = min(counts.values()), max(counts.values())
+    models = count_of(most, "model") if fewest == most else f"{fewest} to {count_of(most, 'model')}"
+    dataset = next(iter(config.datasets))
+    training = config.run(dataset, next(iter(config.models_of(dataset))), 0).training
     if config.tasks == ["question_answering"]:
         measure, scored = "F1 on the development set", "keeps the weights that were best by it"
     else:
@@ -123,7 +126,7 @@ def _about(results: Results) -> str:
             "scores the test split once, with the best weights by validation accuracy",
         )
     return (
-        f"The {config.scale} scale plans {count_of(len(config.models), 'model')} on "
+        f"The {config.scale} scale plans {models} on "
         f"{count_of(len(config.datasets), 'dataset')}, {count_of(planned, 'run')} over seeds, on {texts}. "
         f"Each run trains with Adam at a learning rate of {training.learning_rate:g}, stops when {measure} has not "
         f"improved for {count_of(training.patience, 'step')} (at most {training.max_steps:,} in all), and {scored}."
@@ -144,7 +147,7 @@ def _missing(results: Results) -> list[Missing]:
             seeds = ", ".join(map(str, results.config.seeds_of(dataset)))
             missing.append(Missing(dataset, title, "all models", seeds))
             continue
-        for model in results.config.models:
+        for model in results.config.models_of(dataset):
             if seeds := ", ".join(map(str, results.missing_seeds(dataset, model))):
                 missing.append(Missing(dataset, title, titles[model], seeds))
     return missing
