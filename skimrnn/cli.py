@@ -1,6 +1,5 @@
 """`python -m skimrnn VERB`: what the rules of the workflow call, and what a person can call without Snakemake."""
 
-import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from skimrnn.allocator import take_memory_in_large_blocks
 from skimrnn.config import VectorsConfig, read_config
 from skimrnn.data.registry import Task
 from skimrnn.errors import UserError, machine_failure
@@ -581,7 +581,5 @@ def schema(
 
 def main() -> None:
     """Entry point of `python -m skimrnn`."""
-    # Training gives back and takes hundreds of MB at each step. In pages of 4 KiB that alone is a tenth to a fifth of
-    # its time; with this torch asks Linux for huge ones.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    take_memory_in_large_blocks()
     app()

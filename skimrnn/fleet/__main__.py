@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from skimrnn.allocator import take_memory_in_large_blocks
 from skimrnn.counts import count_of
 from skimrnn.errors import UserError, machine_failure
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m skimrnn.
     )
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
+    take_memory_in_large_blocks()
     try:
         _run(options, deadline)
     except UserError as error:

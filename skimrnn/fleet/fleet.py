@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from skimrnn.allocator import take_memory_in_large_blocks
 from skimrnn.analysis.analyse import analyse
 from skimrnn.config import Config, RunConfig
 from skimrnn.data.prepare import Prepared, open_prepared
@@ -195,7 +196,8 @@ def _work_off(
         ready = [job for job in jobs if not any(job in others for others in waiting.values())]
         # Threads of this process's libraries do not survive a fork, and a GPU cannot be used in a forked process.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(first_steps) + len(jobs)), mp_context=context) as pool:
+        most = min(workers, len(first_steps) + len(jobs))
+        with ProcessPoolExecutor(most, mp_context=context, initializer=take_memory_in_large_blocks) as pool:
             running = {pool.submit(_do, job, places, device, deadline): job for job in (*first_steps, *ready)}
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
