@@ -122,7 +122,7 @@ def test_a_run_waits_for_its_own_first_steps_alone(places: Places, monkeypatch: 
             others_begun.set()
 
     monkeypatch.setattr(fleet, "_do", do)
-    monkeypatch.setattr(fleet, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(fleet, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
     monkeypatch.setattr(Places, "data", lambda *_: None)
     run_fleet(paper, runs, places, CPU, jobs=2)
     first, independent, end, *rest = begun
