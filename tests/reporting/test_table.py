@@ -34,6 +34,14 @@ def test_the_rows_are_those_of_the_paper(results: Results):
     assert list(texts(results, "sst")) == ["Standard", *skim, "LSTM-Jump", "VCRNN", "SOTA"]
 
 
+def test_a_dataset_has_rows_for_its_own_models_alone(make_config: Callable[..., Config], grid: Path):
+    datasets = {"sst": {"batch_size": 32, "models": ["skim-5-0.02", "lstm"]}, "imdb": {"batch_size": 128}}
+    results = read_results(make_config(datasets=datasets), grid)
+    assert list(texts(results, "sst")) == ["Standard", "Skim 5/.02", "LSTM-Jump", "VCRNN", "SOTA"]
+    assert "Records: 4 of 6." in table_caption(results, "sst")
+    assert len(texts(results, "imdb")) == 8
+
+
 def test_titles_come_from_the_settings_not_from_the_names(make_config: Callable[..., Config]):
     models = {
         "skim-99-0.5": {"architecture": "skim_lstm", "hidden_size": 100, "small_size": 0, "gamma": 0},
