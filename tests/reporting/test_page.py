@@ -3,6 +3,8 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +16,7 @@ from skimrnn.files import write_json
 from skimrnn.reporting.evidence import read_evidence
 from skimrnn.reporting.figures import FIGURES
 from skimrnn.reporting.html import page
+from skimrnn.reporting.html.pictures import Picture
 from skimrnn.reporting.html.summary import summarise
 from skimrnn.reporting.records import read_reading_results, read_results
 from skimrnn.reporting.table import table_rows
@@ -91,16 +94,16 @@ def test_every_number_has_a_cell_of_its_own_and_says_where_it_comes_from(
                 cells += [entry.paper_text, entry.ours_text] if entry.column.printed else [entry.ours_text]
             assert cells in rows
     data = json.loads(elements.data)
-    origins = {origin["title"]: origin for origin in data["origins"]}
+    origins = {title: (data["notes"][note], parts) for title, _, note, parts in data["origins"]}
     seeds = [0, 1, 2]
     accuracies = [f"{100 * read_record(grid / f'paper/sst/lstm/{seed}.json').test.accuracy:.2f}" for seed in seeds]
-    origin = origins["SST, Standard: Acc (%), ours"]
-    assert [part["value"] for part in origin["parts"]] == accuracies
-    sources = [data["sources"][part["source"]] for part in origin["parts"]]
+    _, parts = origins["SST, Standard: Acc (%), ours"]
+    assert [value for _, value, _ in parts] == accuracies
+    sources = [data["sources"][source] for _, _, source in parts]
     assert [source["File"] for source in sources] == [f"{grid.name}/paper/sst/lstm/{seed}.json" for seed in seeds]
     facts = {"Data digest": "3f" * 32, "Hardware": "some processor, 2 cores; 1 thread", "Kernel": "reference"}
     assert facts.items() <= sources[0].items() and sources[0]["Commit"].startswith("633f3029")
-    assert "numbers.csv" in origins["SST, Standard: Acc (%), paper"]["note"]
+    assert "numbers.csv" in origins["SST, Standard: Acc (%), paper"][0]
     numbers = [int(attributes["data-origin"] or "") for tag, attributes in elements.tags if "data-origin" in attributes]
     assert sorted(numbers) == list(range(len(data["origins"])))
     assert str(grid.parent) not in html and "synthetic" not in html
@@ -138,6 +141,18 @@ def test_tables_pictures_and_controls_are_described(write: Callable[[], str]):
     assert len(places) == len(set(places))
     links = [str(attributes["href"]) for tag, attributes in tags if tag == "a"]
     assert {link.removeprefix("#") for link in links} <= set(places)
+
+
+@pytest.mark.parametrize("title", ["d &gt; 0 &amp; so on", "d' &gt; 0"])
+def test_a_picture_is_the_same_in_an_address_that_html_need_not_escape(title: str):
+    shape = f'<path d="M 0 1" class="{title}"/>'
+    svg = f'<?xml version="1.0"?><g xmlns="http://www.w3.org/2000/svg"><!-- "a" -->{shape}<text>{title}</text></g>'
+    source = Picture.inline("", "", "", svg.encode()).source
+    assert not set(source) & set('<>"&')
+    kind, _, text = source.partition(",")
+    assert kind == "data:image/svg+xml"
+    shown, meant = (ElementTree.tostring(ElementTree.fromstring(part)) for part in (unquote(text), svg))
+    assert shown == meant
 
 
 def test_text_is_escaped(

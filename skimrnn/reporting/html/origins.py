@@ -1,6 +1,6 @@
 """Where a number on the page comes from: the files behind it, and what each of them says of itself."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from skimrnn.counts import count_of
@@ -60,8 +60,26 @@ class Origins:
         return self.source(run.path, run_facts(run))
 
     def as_json(self) -> dict[str, object]:
-        """Everything, as JSON values."""
-        return {"origins": [asdict(origin) for origin in self.origins], "sources": self.sources}
+        """Everything, as JSON values, for the page's script.
+
+        An origin is [title, number, its note, [[label, value, its source] of each part]]: notes and sources stand once
+        and are numbered, because each is that of many.
+        """
+        notes = {note: number for number, note in enumerate(dict.fromkeys(origin.note for origin in self.origins))}
+        sources = {key: number for number, key in enumerate(self.sources)}
+        return {
+            "origins": [
+                [
+                    origin.title,
+                    origin.number,
+                    notes[origin.note],
+                    [[part.label, part.value, sources[part.source]] for part in origin.parts],
+                ]
+                for origin in self.origins
+            ],
+            "notes": list(notes),
+            "sources": list(self.sources.values()),
+        }
 
 
 def file_text(path: Path) -> str:

@@ -1,16 +1,19 @@
 """Figures inside the page."""
 
+import re
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote
 
-_PLAIN = " /:;=,.()'?&!*+-_~@|"
-"""What stands for itself in an address: percent signs for the rest are fewer bytes than base64."""
+_NOT_SHOWN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL)
+_PLAIN = " /:;=,.()'?!*+-_~@|"
+"""What stands for itself in an address, and in HTML between quotation marks: percent signs for the rest are fewer bytes
+than base64."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as a `data:` address."""
+    """A figure as a `data:` address, which HTML need not escape."""
 
     title: str
     caption: str
@@ -20,5 +23,8 @@ class Picture:
     @classmethod
     def inline(cls, title: str, caption: str, alt: str, svg: bytes) -> Self:
         """The figure that an SVG holds."""
-        text = quote(" ".join(svg.decode().split()), safe=_PLAIN)
+        text = _NOT_SHOWN.sub("", svg.decode())
+        if "'" not in text:
+            text = text.replace('"', "'")
+        text = quote(" ".join(text.split()), safe=_PLAIN)
         return cls(title, caption, alt, f"data:image/svg+xml,{text}")

@@ -59,26 +59,27 @@
 
   const dialog = document.getElementById("origin");
 
-  function showOrigin(origin) {
-    dialog.querySelector("h2").textContent = origin.title;
-    dialog.querySelector(".number").textContent = origin.number;
-    dialog.querySelector(".note").textContent = origin.note;
-    dialog.querySelector(".wide").replaceChildren(...(origin.parts.length ? sourceTables(origin.parts) : []));
+  function showOrigin([title, number, note, parts]) {
+    dialog.querySelector("h2").textContent = title;
+    dialog.querySelector(".number").textContent = number;
+    dialog.querySelector(".note").textContent = data.notes[note];
+    dialog.querySelector(".wide").replaceChildren(...(parts.length ? sourceTables(parts) : []));
     dialog.showModal();
   }
 
   // What all parts say, then, of a few parts a column each, or of many a row each, what differs.
   function sourceTables(parts) {
-    const facts = parts.map((part) => ({ ...(part.value ? { Value: part.value } : {}), ...data.sources[part.source] }));
+    const labels = parts.map(([label]) => label);
+    const facts = parts.map(([, value, source]) => ({ ...(value ? { Value: value } : {}), ...data.sources[source] }));
     const names = [...new Set(facts.flatMap(Object.keys))];
     const differ = names.filter((name) => facts.some((fact) => fact[name] !== facts[0][name]));
     const shared = element("table"), own = element("table");
     for (const name of names.filter((name) => !differ.includes(name))) addRow(shared, name, [facts[0][name]]);
     if (parts.length > 3) {
       addHead(own, differ);
-      parts.forEach((part, index) => addRow(own, part.label, differ.map((name) => facts[index][name] ?? "")));
+      labels.forEach((label, index) => addRow(own, label, differ.map((name) => facts[index][name] ?? "")));
     } else {
-      addHead(own, parts.map((part) => part.label));
+      addHead(own, labels);
       differ.forEach((name) => addRow(own, name, facts.map((fact) => fact[name] ?? "")));
     }
     return parts.length > 1 ? [own, shared] : [shared];
