@@ -217,11 +217,16 @@ def _skimming_and_skipping(evidence: Evidence, dataset: str) -> Iterator[tuple[s
 
 
 def sweep_curve(analysis: Analysis, score: str) -> tuple[np.ndarray, np.ndarray]:
-    """Flop-r (exact count; rising) and the scores of the sweep's examples there: (points) and (points, examples)."""
+    """Flop-r (exact count; rising) and the scores of the sweep's examples there: (points) and (points, examples).
+
+    Without the ends, at which all is read or all skimmed: a skipping model's Flop-r jumps there from some 5 to 400, and
+    what it scores between is not known.
+    """
     assert analysis.skim is not None
-    flops = np.array([point.flop_reduction.exact_count for point in analysis.skim.sweep.points])
+    flops = np.array([point.flop_reduction.exact_count for point in _inner_points(analysis)])
+    inner = [0 < point.threshold < 1 for point in analysis.skim.sweep.points]
     order = np.argsort(flops, kind="stable")
-    return flops[order], analysis.skim.sweep.outcomes[score].unpack()[order]
+    return flops[order], analysis.skim.sweep.outcomes[score].unpack()[inner][order]
 
 
 def at_flops(flops: np.ndarray, outcomes: np.ndarray, targets: np.ndarray) -> np.ndarray:
