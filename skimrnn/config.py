@@ -303,6 +303,10 @@ class Config(_Closed):
         """The seeds that each model runs with on one dataset."""
         return self.datasets[dataset].seeds or self.seeds
 
+    def planned(self, dataset: str) -> int:
+        """How many runs the grid has on one dataset."""
+        return len(self.models_of(dataset)) * len(self.seeds_of(dataset))
+
     def run(self, dataset: str, model: str, seed: int) -> "RunConfig":
         """The configuration of one run; a dataset or model that the scale lacks is a `UserError`."""
         if dataset not in self.datasets:

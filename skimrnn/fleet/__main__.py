@@ -34,7 +34,6 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m skimrnn.
     )
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
-    take_memory_in_large_blocks()
     try:
         _run(options, deadline)
     except UserError as error:
@@ -84,4 +83,5 @@ def _failed(error: object) -> int:
 
 
 if __name__ == "__main__":
+    take_memory_in_large_blocks()
     main()

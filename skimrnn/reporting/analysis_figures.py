@@ -151,7 +151,8 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             _level(axes, Measured(values) if values else None)
         axes.set(xlabel="Flop-r (exact count)", ylabel=label, xscale="log")
         low, high = axes.get_xlim()
-        ticks = [tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200) if low <= tick <= high]
+        steps = (1, 1.5, 2, 3, 5, 10, 20) if high < 30 else (1, 2, 5, 10, 20, 50, 100, 200)
+        ticks = [tick for tick in steps if low <= tick <= high]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
 

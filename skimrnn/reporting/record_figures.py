@@ -69,7 +69,7 @@ def _skim_rate(results: Results) -> Figure:
             if printed is not None:
                 axes.plot(place + 0.3, printed, "D", color="black", markerfacecolor="white", linestyle="none")
         axes.set(ylabel="Tokens skimmed (%)", ylim=(0, 100), xlim=(-0.6, len(models) - 0.4))
-        axes.set_xticks(range(len(models)), [titles[name].removeprefix("Skim ") for name in models])
+        axes.set_xticks(range(len(models)), [titles[name].removeprefix("Skim ").replace("/", "/\n") for name in models])
         axes.set_xlabel("d'/γ")
         axes.grid(visible=False, axis="x")
 

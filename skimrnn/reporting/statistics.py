@@ -223,10 +223,11 @@ def sweep_curve(analysis: Analysis, score: str) -> tuple[np.ndarray, np.ndarray]
     what it scores between is not known.
     """
     assert analysis.skim is not None
-    flops = np.array([point.flop_reduction.exact_count for point in _inner_points(analysis)])
-    inner = [0 < point.threshold < 1 for point in analysis.skim.sweep.points]
-    order = np.argsort(flops, kind="stable")
-    return flops[order], analysis.skim.sweep.outcomes[score].unpack()[inner][order]
+    points = analysis.skim.sweep.points
+    inner = [place for place, point in enumerate(points) if 0 < point.threshold < 1]
+    order = sorted(inner, key=lambda place: points[place].flop_reduction.exact_count)
+    flops = np.array([points[place].flop_reduction.exact_count for place in order])
+    return flops, analysis.skim.sweep.outcomes[score].unpack()[order]
 
 
 def at_flops(flops: np.ndarray, outcomes: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -176,13 +176,12 @@ def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
     data = runs[0].record.data
     vectors = data.vectors
     settings = "".join(f", {key.replace('_', ' ')} {value}" for key, value in vectors.settings.items())
-    planned = len(results.config.models_of(dataset)) * len(results.config.seeds_of(dataset))
     parts = [
         f"Data: {data.source}, {_completeness(data)}",
         f"Word vectors: {vectors.source} ({count_of(vectors.dimension, 'dimension')}{settings}), "
         f"{100 * data.splits[scored_split].vector_coverage:.1f} % of {scored_split} tokens covered",
         f"Seeds: {', '.join(map(str, sorted({run.record.config.seed for run in runs})))}",
-        f"Records: {len(runs)} of {planned}",
+        f"Records: {len(runs)} of {results.config.planned(dataset)}",
         f"Kernel: {', '.join(sorted({run.record.kernel for run in runs}))}",
         f"Commits: {', '.join(sorted({commit_text(run) for run in runs}))}",
     ]

@@ -112,9 +112,9 @@ def _about(results: Results) -> str:
     """What the scale plans for a task: its grid and where its texts and word vectors come from."""
     config = results.config
     texts = "synthetic corpora that the package makes" if results.synthetic else "the real datasets"
-    counts = {dataset: len(config.models_of(dataset)) for dataset in config.datasets}
-    planned = sum(count * len(config.seeds_of(dataset)) for dataset, count in counts.items())
-    fewest, most = min(counts.values()), max(counts.values())
+    counts = [len(config.models_of(dataset)) for dataset in config.datasets]
+    planned = sum(config.planned(dataset) for dataset in config.datasets)
+    fewest, most = min(counts), max(counts)
     models = count_of(most, "model") if fewest == most else f"{fewest} to {count_of(most, 'model')}"
     dataset = next(iter(config.datasets))
     training = config.run(dataset, next(iter(config.models_of(dataset))), 0).training

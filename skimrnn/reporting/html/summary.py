@@ -49,7 +49,7 @@ def summarise(tasks: Sequence[Results]) -> Summary:
         for table in document.tables:
             runs = results.of_dataset(table.dataset)
             found.append(len(runs))
-            planned.append(len(results.config.models_of(table.dataset)) * len(results.config.seeds_of(table.dataset)))
+            planned.append(results.config.planned(table.dataset))
             unfinished = sum(run.record.training.stopped == "unfinished" for run in runs)
             remark = f" ({unfinished} not finished)" if unfinished else ""
             outcomes.append(_outcome(table, document.name, f"{found[-1]} of {planned[-1]}{remark}"))
