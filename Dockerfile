@@ -10,7 +10,9 @@ COPY requirements.lock ./
 RUN pip install --no-cache-dir -r requirements.lock
 COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
 COPY skimrnn skimrnn
-RUN pip install --no-cache-dir --no-build-isolation --constraint requirements.lock '.[cluster,kubernetes]'
-WORKDIR /work
 # A checkout in the working directory holds the package, too, not compiled: `python -m` must not take that one.
 ENV PYTHONSAFEPATH=1
+# The installation succeeds without kernels, too; an image without them is of no use.
+RUN pip install --no-cache-dir --no-build-isolation --constraint requirements.lock '.[cluster,kubernetes]' \
+    && python -c 'import skimrnn.kernels.cpu'
+WORKDIR /work
