@@ -219,13 +219,11 @@ def _skimming_and_skipping(evidence: Evidence, dataset: str) -> Iterator[tuple[s
 def sweep_curve(analysis: Analysis, score: str) -> tuple[np.ndarray, np.ndarray]:
     """Flop-r (exact count; rising) and the scores of the sweep's examples there: (points) and (points, examples).
 
-    Without the ends, at which all is read or all skimmed: a skipping model's Flop-r jumps there from some 5 to 400, and
-    what it scores between is not known.
+    Without the ends: a skipping model's Flop-r jumps there from some 5 to 400, and what it scores between is not known.
     """
     assert analysis.skim is not None
-    points = analysis.skim.sweep.points
-    inner = [place for place, point in enumerate(points) if 0 < point.threshold < 1]
-    order = sorted(inner, key=lambda place: points[place].flop_reduction.exact_count)
+    points = _inner_points(analysis)
+    order = sorted(points, key=lambda place: points[place].flop_reduction.exact_count)
     flops = np.array([points[place].flop_reduction.exact_count for place in order])
     return flops, analysis.skim.sweep.outcomes[score].unpack()[order]
 
@@ -240,8 +238,7 @@ def threshold_moves_flops(evidence: Evidence, dataset: str) -> Estimate | None:
     """Claim 6: Flop-r at threshold 0.95 over that at 0.05, where it falls nowhere."""
 
     def ratio(analysis: Analysis) -> float:
-        points = _inner_points(analysis)
-        flops: list[float] = [point.flop_reduction.exact_count for point in points]
+        flops: list[float] = [point.flop_reduction.exact_count for point in _inner_points(analysis).values()]
         return flops[-1] / flops[0] if all(later >= earlier for earlier, later in pairwise(flops)) else 1.0
 
     return _over_analyses(evidence, dataset, ratio)
@@ -252,15 +249,16 @@ def threshold_is_smooth(evidence: Evidence, dataset: str) -> Estimate | None:
     name = evidence.score_name(dataset)
 
     def largest_fall(analysis: Analysis) -> float:
-        scores = [point.scores[name] for point in _inner_points(analysis)]
+        scores = [point.scores[name] for point in _inner_points(analysis).values()]
         return -100 * max(float(earlier - later) for earlier, later in pairwise(scores))
 
     return _over_analyses(evidence, dataset, largest_fall)
 
 
-def _inner_points(analysis: Analysis) -> list[Any]:
+def _inner_points(analysis: Analysis) -> dict[int, Any]:
+    """The sweep's points by their places, without the ends, at which all is read or all skimmed."""
     assert analysis.skim is not None
-    return [point for point in analysis.skim.sweep.points if 0 < point.threshold < 1]
+    return {place: point for place, point in enumerate(analysis.skim.sweep.points) if 0 < point.threshold < 1}
 
 
 def _over_analyses(evidence: Evidence, dataset: str, value: Callable[[Analysis], float]) -> Estimate | None:
