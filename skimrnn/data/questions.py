@@ -5,7 +5,7 @@ characters, int32), `starts` and `stops` (characters of each token in its text, 
 and for each question `contexts` and `questions` (rows of the texts), `first` and `last` (tokens of the answer, -1 where
 it is unusable), int64. `<split>.json` holds ids, texts and answers of the questions that are scored.
 `vectors.safetensors` holds `vectors` (V, E) and `characters` (spellings, 16): the first 16 characters of each token as
-it stands in the text. Word and character 0 are padding, 1 stands for every unknown one.
+it stands in the text. Word and character 0 are padding, character 1 stands for every unknown one.
 """
 
 from collections import Counter
@@ -168,9 +168,10 @@ def prepare_questions(
 ) -> None:
     """Write the prepared folder from tokenised questions and word vectors.
 
-    The vocabulary is every word of the texts of train, most frequent first. The manifest keeps the number of questions
-    and of the tokens in their contexts, how the answers could be aligned, the share of running tokens that have a word
-    vector, and one digest of all that training reads.
+    The vocabulary is every word of the texts of train, most frequent first; then, as in a cloze text, come the other
+    splits' own words, which training never changes: names, mostly, that a question asks about. The manifest keeps the
+    number of questions and of the tokens in their contexts, how the answers could be aligned, the share of running
+    tokens that have a word vector, and one digest of all that training reads.
     """
     # Imported here, so that training needs none of what reading vectors needs.
     from skimrnn.data.vectors import read_vectors, vectors_for
@@ -181,12 +182,14 @@ def prepare_questions(
     words = {split: [tokens.split(" ") for tokens in columns["tokens"]] for split, columns in texts.items()}
     counts = Counter(word for tokens in words["train"] for word in tokens)
     vocabulary = ["<pad>", "<unk>", *sorted(counts, key=lambda word: (-counts[word], word))]
+    seen = len(vocabulary)
+    vocabulary += sorted({word for tokens in words[SCORED_SPLIT] for word in tokens} - counts.keys())
     index = {word: number for number, word in enumerate(vocabulary)}
     table, known = vectors_for(vocabulary, *read_vectors(vectors_file), settings.seed)
     # A reader finds the words of a question in the text by their vectors: those that have none must differ, too. They
     # get noise as long as the others' vectors.
-    if known.any():
-        spread = np.sqrt(np.mean(table[known] ** 2))
+    if known[:seen].any():
+        spread = np.sqrt(np.mean(table[:seen][known[:seen]] ** 2))
         table[~known] = np.random.default_rng(settings.seed).normal(0, spread, table[~known].shape)
     table[[PADDING, UNKNOWN]] = 0
     known[[PADDING, UNKNOWN]] = False
@@ -213,7 +216,7 @@ def prepare_questions(
     splits = {}
     for split, columns in texts.items():
         questions = read_parquet(tokens_folder / f"{split}.questions.parquet").to_pydict()
-        ids = np.fromiter((index.get(word, UNKNOWN) for tokens in words[split] for word in tokens), np.int32)
+        ids = np.fromiter((index[word] for tokens in words[split] for word in tokens), np.int32)
         offsets = np.cumsum([0, *map(len, words[split])], dtype=np.int64)
         lengths = np.diff(offsets)[questions["context"]]
         path = folder / f"{split}.safetensors"
@@ -253,13 +256,13 @@ def prepare_questions(
             "complete": source["complete"],
             "release": source["splits"],
             "splits": splits,
-            "vocabulary_size": len(vocabulary) - 2,
+            "vocabulary_size": seen - 2,
             "alphabet_size": alphabet,
             "vectors": {
                 "source": settings.source,
                 "settings": settings.settings(),
                 "dimension": int(table.shape[1]),
-                "words": int(known.sum()),
+                "words": int(known[:seen].sum()),
                 "sha256": vectors_digest,
             },
             "digest": digest_of([split["sha256"] for split in splits.values()] + [vectors_digest, scored_digest]),

@@ -51,10 +51,12 @@ def mirror_of(folder: Path, train: list[dict], validation: list[dict] | None = N
     return folder
 
 
-def prepare(folder: Path, train: list[dict], validation: list[dict] | None = None) -> Prepared:
+def prepare(
+    folder: Path, train: list[dict], validation: list[dict] | None = None, who: tuple[float, ...] = (1, 1, 1)
+) -> Prepared:
     fetch_dataset(SQUAD, "mirror", mirror_of(folder / "hub", train, validation), folder / "raw")
     tokenise_questions(SQUAD, folder / "raw", folder / "tokens")
-    write_vectors(folder / "vectors.safetensors", ["is", "who"], np.ones((2, 3), np.float32))
+    write_vectors(folder / "vectors.safetensors", ["is", "who"], np.array([(1, 1, 1), who], np.float32))
     settings = VectorsConfig(source="corpus", dimension=3)
     prepare_questions(SQUAD, folder / "tokens", folder / "vectors.safetensors", settings, folder / "prepared")
     return open_prepared(folder / "prepared", "squad")
@@ -221,6 +223,23 @@ def test_words_without_a_vector_differ_but_unknown_ones_and_padding_say_nothing(
     assert len(noise) >= 10 and len(torch.unique(noise, dim=0)) == len(noise)
     # Components as large as the known vectors', whose mean square is 1: it lies within five standard errors.
     assert float((noise**2).mean()) == pytest.approx(1.0, abs=5 * (2 / noise.numel()) ** 0.5)
+
+
+def test_the_development_sets_own_words_differ_and_change_nothing_for_those_of_train(tmp_path: Path) -> None:
+    train = [question(1, "It is Ann here", [("Ann", 6)], "Where?")]
+    alone = prepare(tmp_path / "alone", train)
+    prepared = prepare(
+        tmp_path / "more", train, [question(2, "Bob, who is Eve", [("Eve", 12)], "Is Bob Eve?")], (5, 6, 7)
+    )
+    vocabulary, before = (read_json(p.folder / "vocabulary.json") for p in (prepared, alone))
+    assert vocabulary == [*before, ",", "bob", "eve", "who"]
+    vectors = prepared.vectors()
+    assert torch.equal(vectors[: len(before)], alone.vectors())
+    assert vectors[vocabulary.index("who")].tolist() == [5, 6, 7]
+    assert len(torch.unique(vectors[len(before) :], dim=0)) == 4 and vectors[len(before) :].any(dim=1).all()
+    split = read_questions(prepared, SCORED_SPLIT)
+    assert [vocabulary[word] for word in split.tokens] == ["bob", ",", "who", "is", "eve", "is", "bob", "eve", "?"]
+    assert [prepared.manifest["vocabulary_size"], prepared.manifest["vectors"]["words"]] == [len(before) - 2, 1]
 
 
 def test_the_embedded_corpus_asks_for_what_stands_in_the_text(tmp_path: Path) -> None:
