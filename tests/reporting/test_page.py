@@ -155,6 +155,14 @@ def test_a_picture_is_the_same_in_an_address_that_html_need_not_escape(title: st
     assert shown == meant
 
 
+def test_a_picture_keeps_its_labels_and_cuts_its_coordinates():
+    style = "font-family: 'DejaVu Sans', sans-serif"
+    svg = f'<text x="57.922349" y="0.123456" style="{style}">γ = 12.3456</text>'
+    shown = ElementTree.fromstring(unquote(Picture.inline("", "", "", svg.encode()).source.partition(",")[2]))
+    assert shown.text == "γ = 12.3456"
+    assert shown.attrib == {"x": "57.92", "y": "0.123456", "style": "font-family: DejaVu Sans, sans-serif"}
+
+
 def test_text_is_escaped(
     write: Callable[[], str],
     config: Config,
