@@ -438,15 +438,15 @@ def bench_gpu_report(
 
 @verb
 def bench_report(
-    measurements: Annotated[Path, typer.Option(help="File that bench wrote.")],
+    measurements: Annotated[
+        Path, typer.Option(help="File that bench wrote, such as cpu.json; cpu-*.json beside it: other machines' runs.")
+    ],
     output: Annotated[Path, typer.Option(help="Folder for benchmark.md and the figures.")],
 ) -> None:
     """Make the benchmark's table and figures."""
-    from skimrnn.files import read_model
-    from skimrnn.measures.latency import Report
-    from skimrnn.reporting.benchmark import write_benchmark
+    from skimrnn.reporting.benchmark import read_runs, write_benchmark
 
-    write_benchmark(read_model(measurements, Report), output)
+    write_benchmark(output, *read_runs(measurements))
 
 
 @verb

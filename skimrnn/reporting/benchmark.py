@@ -8,7 +8,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from skimrnn.files import write_text
+from skimrnn.files import read_model, write_text
 from skimrnn.measures.flops import flop_reduction
 from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Measurement, Report
 from skimrnn.measures.peaks import Peaks
@@ -17,8 +17,8 @@ from skimrnn.reporting.figure_style import STYLE, write_figure
 from skimrnn.reporting.targets import group_of, possible_speedup, target_rows
 
 _NOTES = {
-    "targets": "What was aimed at, in ratios of medians of this run: over all cases the smallest to the largest, and "
-    "in how many of them the target is reached. What keeps figures short of theirs: a standard LSTM fetches all its "
+    "targets": "What was aimed at, in ratios of medians of one run: over all cases the smallest to the largest, and in "
+    "how many of them the target is reached. What keeps figures short of theirs: a standard LSTM fetches all its "
     "hidden weights from the second-level cache at every step (the bound in `plain`); with small d and d' a skim step "
     "is mostly the functions of its gates, and the cost of the call counts; ragged batches read their inputs from main "
     "memory and write their outputs there, skimmed or not, and so do readers.",
@@ -39,9 +39,14 @@ _NOTES = {
 }
 
 
-def write_benchmark(report: Report, folder: Path) -> None:
-    """Write `benchmark.md`, and the figures as SVG, PDF and PNG, into `folder`."""
-    write_text(folder / "benchmark.md", markdown(report))
+def read_runs(path: Path) -> list[Report]:
+    """The run at `path`, and those of other machines, which lie beside it as `<its name>-<machine>.json`."""
+    return [read_model(each, Report) for each in (path, *sorted(path.parent.glob(f"{path.stem}-*.json")))]
+
+
+def write_benchmark(folder: Path, report: Report, *others: Report) -> None:
+    """Write `benchmark.md`, and the figures as SVG, PDF and PNG, into `folder`: of `report`, and the targets of all."""
+    write_text(folder / "benchmark.md", markdown(report, *others))
     with style.context(["default", STYLE]):
         for name, draw in FIGURES.items():
             if figure := draw(report):
@@ -58,9 +63,10 @@ class BenchmarkTable:
     rows: list[list[str]]
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Report, *others: Report) -> str:
     """The targets, and one table a benchmark."""
-    return document("How fast the layers are on a CPU", benchmark_remarks(report), benchmark_tables(report))
+    remarks, tables = benchmark_remarks(report, *others), benchmark_tables(report, *others)
+    return document("How fast the layers are on a CPU", remarks, tables)
 
 
 def document(title: str, remarks: Sequence[str], tables: Sequence[BenchmarkTable]) -> str:
@@ -79,25 +85,34 @@ def code_of(environment: Environment) -> str:
     return f"{packages}; commit {(environment.git_commit or 'none')[:8]}{changed}"
 
 
-def benchmark_remarks(report: Report) -> list[str]:
-    """The machine, its peaks, and what was skipped."""
+def machine_of(report: Report) -> str:
+    """The processor that made a measurement, and what its kernels were compiled for."""
+    return f"{report.environment.cpu}, {report.isa}"
+
+
+def benchmark_remarks(report: Report, *others: Report) -> list[str]:
+    """The machine, its peaks, and what was skipped; and the machines of `others`."""
     environment, peaks = report.environment, report.peaks
     caches = ", ".join(f"{size >> 10:,} KiB {speed / 1e9:.0f}" for size, speed in peaks.bandwidth.items())
     return [
-        f"{environment.cpu}; instruction set {report.isa}; {code_of(environment)}. Medians of interleaved rounds, "
-        f"taken in {report.sweeps} sweeps over everything, with 95 % intervals; a call that is not timed goes before "
-        "each sample.",
+        f"{machine_of(report)}; {code_of(environment)}. Medians of interleaved rounds, taken in {report.sweeps} sweeps "
+        "over everything, with 95 % intervals; a call that is not timed goes before each sample.",
         f"Peaks of one thread, the best of the same run: {peaks.flops / 1e9:.0f} GFLOP/s; reading an array again and "
         f"again, GB/s by its size: {caches}. The last column says which of the two bounds a figure, and what share of "
         "its time that bound alone would take.",
         *(f"Skipped: {name} ({reason})." for name, reason in report.skipped.items()),
+        *(f"In the targets, besides: {machine_of(other)}; {code_of(other.environment)}." for other in others),
     ]
 
 
-def benchmark_tables(report: Report) -> list[BenchmarkTable]:
-    """What was aimed at; then of each benchmark microseconds a token, what they are beside, and what bounds them."""
-    headings = ["target", "limit", "measured", "verdict"]
-    tables = [BenchmarkTable("targets", _NOTES["targets"], headings, target_rows(report.measurements))]
+def benchmark_tables(report: Report, *others: Report) -> list[BenchmarkTable]:
+    """What was aimed at, and how far each run came; then each benchmark of `report`.
+
+    Its tables hold microseconds a token, what they are beside, and what bounds them.
+    """
+    runs = (report, *others)
+    headings = ["target", "limit", *map(machine_of, runs)]
+    tables = [BenchmarkTable("targets", _NOTES["targets"], headings, target_rows([run.measurements for run in runs]))]
     for benchmark in dict.fromkeys(m.benchmark for m in report.measurements):
         own = [m for m in report.measurements if m.benchmark == benchmark]
         remembers = any(m.peak_memory_mib is not None for m in own)

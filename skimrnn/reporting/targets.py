@@ -1,4 +1,4 @@
-"""What the kernels are meant to reach, held against a run of the benchmark."""
+"""What the kernels are meant to reach, held against runs of the benchmark."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,19 +16,19 @@ class Target(NamedTuple):
     ratios: Callable[[Sequence[Measurement]], Iterator[float]]
 
 
-def target_rows(measurements: Sequence[Measurement]) -> list[list[str]]:
-    """A row a target: text, limit, the ratios measured (smallest to largest), in how many cases it is reached."""
-    rows = []
-    for target in TARGETS:
-        ratios = sorted(target.ratios(measurements))
-        if not ratios:
-            rows.append([target.text, _limit(target), "not measured", ""])
-            continue
-        reached = sum(ratio >= target.limit if target.at_least else ratio <= target.limit for ratio in ratios)
-        span = " to ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in (ratios[0], ratios[-1])))
-        verdict = "reached" if reached == len(ratios) else "short" if not reached else "short in part"
-        rows.append([target.text, _limit(target), span, f"{verdict}: {reached} of {len(ratios)}"])
-    return rows
+def target_rows(runs: Sequence[Sequence[Measurement]]) -> list[list[str]]:
+    """A row a target: text, limit, and of each run the ratios (smallest to largest) and how many of them reach it."""
+    return [[target.text, _limit(target), *(_verdict(target, run) for run in runs)] for target in TARGETS]
+
+
+def _verdict(target: Target, measurements: Sequence[Measurement]) -> str:
+    ratios = sorted(target.ratios(measurements))
+    if not ratios:
+        return "not measured"
+    reached = sum(ratio >= target.limit if target.at_least else ratio <= target.limit for ratio in ratios)
+    span = " to ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in (ratios[0], ratios[-1])))
+    verdict = "reached" if reached == len(ratios) else "short" if not reached else "short in part"
+    return f"{span}; {verdict}: {reached} of {len(ratios)}"
 
 
 def _limit(target: Target) -> str:

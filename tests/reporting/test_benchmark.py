@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from skimrnn.files import write_json
 from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Cost, Measurement, Report
 from skimrnn.measures.peaks import Peaks
 from skimrnn.measures.timing import summarise
 from skimrnn.provenance import environment
-from skimrnn.reporting.benchmark import markdown, write_benchmark
+from skimrnn.reporting.benchmark import markdown, read_runs, write_benchmark
 from skimrnn.reporting.targets import target_rows
 
 
@@ -57,7 +58,7 @@ def test_the_bound_is_the_peak_that_takes_longest(report: Report):
 
 def test_the_files_are_written_the_same_twice(report: Report, tmp_path: Path):
     for name in ("one", "two"):
-        write_benchmark(report, tmp_path / name)
+        write_benchmark(tmp_path / name, report)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == [
         "benchmark.md",
@@ -67,21 +68,35 @@ def test_the_files_are_written_the_same_twice(report: Report, tmp_path: Path):
 
 
 def test_targets_are_held_against_the_medians(report: Report):
-    rows = {row[0]: row[1:] for row in target_rows(report.measurements)}
+    rows = {row[0]: row[1:] for row in target_rows([report.measurements])}
     assert rows["Our standard LSTM's time over the fastest other library's, d = 100"] == [
         "at most 0.7",
-        "0.75",
-        "short: 0 of 1",
+        "0.75; short: 0 of 1",
     ]
     # Sp is 5 at any d; Flop-r at a rate of 0.9 is 5.19, 6.84 and 8.12 at d = 100, 200 and 400: 0.96, 0.73 and 0.62.
     on_demand = rows["Sp over Flop-r, on demand, all d and d', skim rates 0.5, 0.8, 0.9, 0.95"]
-    assert on_demand == ["at least 0.7", "0.62 to 0.96", "short in part: 2 of 3"]
-    assert rows["A read step's time over the standard LSTM's, on demand, all d and d'"][1:] == [
-        "1.00",
-        "reached: 3 of 3",
-    ]
-    assert rows["Its peak memory over nn.LSTM's"][1:] == ["not measured", ""]
+    assert on_demand == ["at least 0.7", "0.62 to 0.96; short in part: 2 of 3"]
+    assert rows["A read step's time over the standard LSTM's, on demand, all d and d'"][1] == "1.00; reached: 3 of 3"
+    assert rows["Its peak memory over nn.LSTM's"][1] == "not measured"
     assert "short in part: 2 of 3" in markdown(report)
+
+
+def test_targets_of_other_machines_stand_beside(report: Report, tmp_path: Path):
+    timing = summarise([4.8 * 300 / 1e6] * 9)
+    slower = [m.model_copy(update={"timing": timing}) if m.name == "ours" else m for m in report.measurements]
+    other = report.model_copy(update={"isa": "avx2", "measurements": slower})
+    for name, run in (("cpu", report), ("cpu-old", other), ("gpu", other)):
+        write_json(tmp_path / f"{name}.json", run.model_dump(mode="json"))
+    runs = read_runs(tmp_path / "cpu.json")
+    assert runs == [report, other]
+    text = markdown(*runs)
+    row = next(line for line in text.splitlines() if line.startswith("| Our standard LSTM's"))
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == [
+        "at most 0.7",
+        "0.75; short: 0 of 1",
+        "1.20; short: 0 of 1",
+    ]
+    assert text.count(", avx2") == 2  # In its heading, and among the remarks.
 
 
 def test_readers_stand_beside_the_standard_one(report: Report):
@@ -92,10 +107,10 @@ def test_readers_stand_beside_the_standard_one(report: Report):
         measurement("reader_evaluation", "lstm", 4.0, **sizes, skim_rate=0.8),
         measurement("reader_evaluation", "skim", 1.6, **sizes, skim_rate=0.8),
     ]
-    rows = {row[0]: row[1:] for row in target_rows(readers)}
-    assert rows["A training step of Sk-LSTM+Att over one of LSTM+Att"] == ["at most 1.5", "1.40", "reached: 1 of 1"]
+    rows = {row[0]: row[1:] for row in target_rows([readers])}
+    assert rows["A training step of Sk-LSTM+Att over one of LSTM+Att"] == ["at most 1.5", "1.40; reached: 1 of 1"]
     # 1 / (0.2 + 0.8 * 0.2 + 0.0025) = 2.76, of which 2.5 is 0.91.
     evaluation = rows["Sp over the layers' Flop-r, evaluation of Sk-LSTM+Att, skim rates 0.5, 0.8, 0.9, 0.95"]
-    assert evaluation == ["at least 0.8", "0.91", "reached: 1 of 1"]
+    assert evaluation == ["at least 0.8", "0.91; reached: 1 of 1"]
     text = markdown(report.model_copy(update={"measurements": readers}))
     assert "1.40x of lstm" in text and "Sp 2.50, 0.91 of Flop-r 2.76" in text

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from matplotlib import style
 
-from skimrnn.files import read_model
-from skimrnn.measures.latency import Report
-from skimrnn.reporting.benchmark import FIGURES, BenchmarkTable, benchmark_remarks, benchmark_tables
+from skimrnn.reporting.benchmark import FIGURES, BenchmarkTable, benchmark_remarks, benchmark_tables, read_runs
 from skimrnn.reporting.figure_style import STYLE
 from skimrnn.reporting.html.pictures import Picture
 
@@ -37,10 +35,10 @@ class Benchmark:
 
 
 def read_benchmark(path: Path) -> Benchmark | None:
-    """The benchmark whose measurements lie at `path`; None where there are none."""
+    """The benchmark whose measurements lie at `path`, and beside it; None where there are none."""
     if not path.exists():
         return None
-    report = read_model(path, Report)
+    report, *others = read_runs(path)
     pictures = []
     with style.context(["default", STYLE]):
         for name, draw in FIGURES.items():
@@ -48,4 +46,4 @@ def read_benchmark(path: Path) -> Benchmark | None:
                 file = io.BytesIO()
                 figure.savefig(file, format="svg", metadata={"Date": None})
                 pictures.append(Picture.inline(*_WORDS[name], file.getvalue()))
-    return Benchmark(benchmark_remarks(report), pictures, benchmark_tables(report))
+    return Benchmark(benchmark_remarks(report, *others), pictures, benchmark_tables(report, *others))
