@@ -224,20 +224,21 @@ app(["train", "--config", {str(tmp_path / "config.yaml")!r}, "--dataset", "sst",
 
 def test_skim_lstm_skims_fillers_and_reads_cues(prepared: Prepared, tmp_path: Path) -> None:
     """On the embedded corpus: at the LSTM's accuracy, fillers are skimmed at least twice as often as cue words."""
-    config = small_config(max_steps=400, validate_every=50)
+    config = small_config(max_steps=800, validate_every=200)
     models = {
         "lstm": config.models["lstm"].model_copy(update={"hidden_size": 100}),
-        "skim": config.models["skim"].model_copy(update={"hidden_size": 100, "small_size": 5, "gamma": 0.02}),
+        "skim": config.models["skim"].model_copy(update={"hidden_size": 100, "small_size": 5, "gamma": 0.01}),
     }
     config = config.model_copy(update={"models": models})
     test = prepared.split("test")
     trained, accuracy = {}, {}
+    # Those of the last step: the best of many equally accurate validations skims as it happens, by the CPU's rounding.
     for name in models:
-        train(config.run("sst", name, 0), prepared, tmp_path / name, Silent())
+        train(config.run("sst", name, 0), prepared, tmp_path / name, Silent(), until=800)
         trained[name] = build_classifier(models[name], prepared.vectors(), 2).eval()
-        trained[name].load_state_dict(read_tensors(tmp_path / name / "weights.safetensors")[0])
+        trained[name].load_state_dict(read_tensors(tmp_path / name / "step-800.safetensors")[0])
         accuracy[name] = evaluate(trained[name], test).accuracy
-    # Both are near 99 %; from one seed to another the skim model's accuracy spreads by half a point.
+    # Both are near 99 %. With AVX2 the skim model skims 88 % of the fillers and 3 % of the cues, with AVX-512 55 and 1 %.
     assert accuracy["lstm"] > 0.95
     assert accuracy["skim"] > accuracy["lstm"] - 0.02
 
