@@ -11,14 +11,15 @@ from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence
 
 CELLS = ["lstm", "gru"]
 DECISION_WEIGHTS = len(DecisionWeights._fields)  # The last of a case's leaves.
-# E, D, S, T, B: whole and broken vectors, skipping, one of everything, a lone sequence, several panels of small units.
+# E, D, S, T, B: whole and broken vectors, skipping, one of everything, a lone sequence, several panels of small units
+# and more inputs than are summed at once.
 SIZES = [
     (7, 13, 3, 9, 5),
     (16, 32, 16, 7, 4),
     (5, 20, 0, 6, 3),
     (1, 1, 1, 3, 2),
     (6, 40, 21, 12, 1),
-    (20, 57, 9, 24, 8),
+    (140, 57, 9, 24, 8),
 ]
 
 

@@ -195,13 +195,14 @@ class Training final : public Inference<Cell> {
       };
       const PackedCell<Cell>* const cells[] = {&layer.big_, &layer.small_};
       int row = 0;
-      for (const PackedCell<Cell>* cell : cells)
-        for (int panel = 0; panel < cell->panels; ++panel, row += kPanel)
-          for (int column = 0; column < columns; ++column)
-            for (int gate = 0; gate < Cell::gates; ++gate)
-              for (int lane = 0; lane < kLanes; ++lane)
-                put(row + slot(gate) * kLanes + lane, column,
-                    (cell->*weights).at(((int64_t(panel) * columns + column) * Cell::gates + gate) * kLanes)[lane]);
+      for (const PackedCell<Cell>* cell : cells) {
+        for (int unit = 0; unit < cell->units; ++unit)
+          for (int gate = 0; gate < Cell::gates; ++gate)
+            for (int column = 0; column < columns; ++column)
+              put(row + unit / kLanes * kPanel + slot(gate) * kLanes + unit % kLanes, column,
+                  *cell->weight(cell->*weights, columns, unit, gate, column));
+        row += cell->panels * kPanel;
+      }
       if (layer.sizes_.skims)
         for (int column = 0; column < columns; ++column) put(row, column, decision.at(0)[column]);
     }

@@ -24,17 +24,21 @@ constexpr int rows_in_registers(int vectors) { return (kRegisters - 1) / (vector
 constexpr int kGroup = rows_in_registers(4);
 
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
+typedef float HalfVec __attribute__((vector_size(kLanes / 2 * sizeof(float))));
 typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(float))));
 
-inline Vec load(const float* from) {
-  Vec value;
+template <class V = Vec>
+inline V load(const float* from) {
+  V value;
   __builtin_memcpy(&value, from, sizeof value);
   return value;
 }
 
-inline void store(float* to, Vec value) { __builtin_memcpy(to, &value, sizeof value); }
+template <class V>
+inline void store(float* to, V value) { __builtin_memcpy(to, &value, sizeof value); }
 
-inline Vec broadcast(float value) { return value - Vec{}; }
+template <class V = Vec>
+inline V broadcast(float value) { return value - V{}; }
 
 // The first `count` floats, zeros behind them.
 inline Vec load_some(const float* from, int count) {

@@ -17,17 +17,20 @@ namespace {
 
 constexpr int kPanel = 4 * kLanes;  // Floats of one panel's slots.
 constexpr int kFloatsAhead = 256;   // Floats of a panel that are asked for ahead.
+constexpr bool kHalves = kLanes >= 8;
 
-// One cell's weights in panels, and the sums over them.
+// One cell's weights in panels, and the sums over them. Where half a vector holds the units that are left for the last
+// panel, its weights lie in half vectors: they are bound by fetching them.
 template <class Cell>
 struct PackedCell {
   PackedCell(const CellWeights& from, int units, int inputs, int hiddens)
       : units(units),
         panels((units + kLanes - 1) / kLanes),
+        whole_panels(kHalves && 2 * (panels * kLanes - units) >= kLanes ? panels - 1 : panels),
         inputs(inputs),
         hiddens(hiddens),
-        input(int64_t(panels) * inputs * Cell::gates * kLanes),
-        hidden(int64_t(panels) * hiddens * Cell::gates * kLanes),
+        input(size(inputs)),
+        hidden(size(hiddens)),
         bias(int64_t(panels) * kPanel) {
     pack(from.input, inputs, input);
     pack(from.hidden, hiddens, hidden);
@@ -39,10 +42,16 @@ struct PackedCell {
       }
   }
 
-  const int units, panels, inputs, hiddens;
+  const int units, panels, whole_panels, inputs, hiddens;
   Buffer input, hidden, bias;
 
   int row_size() const { return panels * kPanel; }
+
+  // Where `packed` has a weight of its column `k` of so many.
+  float* weight(const Buffer& packed, int columns, int unit, int gate, int k) const {
+    const int panel = unit / kLanes, lanes = panel < whole_panels ? kLanes : kLanes / 2;
+    return packed.at(panel * stride(columns) + (k * Cell::gates + gate) * lanes + unit % kLanes);
+  }
 
   template <int P, int N>
   void start_from_bias(int panel, Vec (&sums)[P][N][4]) const {
@@ -53,75 +62,103 @@ struct PackedCell {
 
   template <int P, int N>
   void add_inputs(int panel, const float* const (&rows)[N], Vec (&sums)[P][N][4]) const {
-    add<P, N>(input, panel, inputs, rows, sums, [](int gate) { return Cell::input_slot(gate); });
+    add_columns(input, inputs, 0, inputs, panel, rows, sums, input_slot);
   }
 
   template <int P, int N>
   void add_hiddens(int panel, const float* const (&rows)[N], Vec (&sums)[P][N][4]) const {
-    add<P, N>(hidden, panel, hiddens, rows, sums, [](int gate) { return Cell::hidden_slot(gate); });
+    add_columns(hidden, hiddens, 0, hiddens, panel, rows, sums, hidden_slot);
   }
 
   // Ask for the first hidden weights of panels.
   void ask_for_hiddens(int panel, int end) const {
-    const int64_t stride = int64_t(hiddens) * Cell::gates * kLanes;
-    for (; panel < end; ++panel) ask_for<1>(hidden.at(panel * stride), kFloatsAhead);
+    for (; panel < end; ++panel) ask_for<1>(hidden.at(panel * stride(hiddens)), kFloatsAhead);
   }
 
   // Bias and input projection of `count` inputs, values(n), into rows(n).
   template <class Values, class Rows>
   void project(int count, const Values& values, const Rows& rows) const {
     for (int panel = 0; panel < panels; ++panel)
-      in_runs<kGroup>(count, [&](auto n_tokens, int first) {
-        constexpr int N = decltype(n_tokens)::value;
-        const float* tokens[N];
-        for (int n = 0; n < N; ++n) tokens[n] = values(first + n);
-        Vec sums[1][N][4];
-        start_from_bias(panel, sums);
-        add_inputs(panel, tokens, sums);
-        for (int n = 0; n < N; ++n)
-          for (int slot = 0; slot < 4; ++slot)
-            store(rows(first + n) + panel * kPanel + slot * kLanes, sums[0][n][slot]);
-      });
+      for (int k = 0; k == 0 || k < inputs; k += kRows)
+        in_runs<kGroup>(count, [&](auto n_tokens, int first) {
+          constexpr int N = decltype(n_tokens)::value;
+          const float* tokens[N];
+          float* to[N];
+          for (int n = 0; n < N; ++n) {
+            tokens[n] = values(first + n);
+            to[n] = rows(first + n) + panel * kPanel;
+          }
+          Vec sums[1][N][4];
+          if (k == 0) start_from_bias(panel, sums);
+          for (int n = 0; k > 0 && n < N; ++n)
+            for (int slot = 0; slot < 4; ++slot) sums[0][n][slot] = load(to[n] + slot * kLanes);
+          add_columns(input, inputs, k, inputs - k < kRows ? inputs : k + kRows, panel, tokens, sums, input_slot);
+          for (int n = 0; n < N; ++n)
+            for (int slot = 0; slot < 4; ++slot) store(to[n] + slot * kLanes, sums[0][n][slot]);
+        });
   }
 
  private:
-  // The sums are copied to locals that no pointer can reach, so that they stay in registers. Never inlined: the loop
-  // needs every register, and what the caller keeps in some would push a sum out to memory.
+  static constexpr auto input_slot = [](int gate) { return Cell::input_slot(gate); };
+  static constexpr auto hidden_slot = [](int gate) { return Cell::hidden_slot(gate); };
+
+  static int64_t stride(int columns) { return int64_t(columns) * Cell::gates * kLanes; }
+  int64_t size(int columns) const { return (panels + whole_panels) * stride(columns) / 2; }
+
+  // Sums of P panels += their weights, from column `first` to `end` of so many, times rows.
   template <int P, int N, class Slot>
-  [[gnu::noinline]] static void add(const Buffer& packed, int panel, int width, const float* const (&rows)[N],
-                                    Vec (&sums)[P][N][4], const Slot& slot) {
-    const int64_t stride = int64_t(width) * Cell::gates * kLanes;
-    const float* weights = packed.at(panel * stride);
-    Vec local[P][N][Cell::gates];
+  void add_columns(const Buffer& packed, int columns, int first, int end, int panel, const float* const (&rows)[N],
+                   Vec (&sums)[P][N][4], const Slot& slot) const {
+    const float* weights = packed.at(panel * stride(columns));
+    if constexpr (kHalves)
+      if (panel + P > whole_panels) return add<P - 1, 1>(weights, stride(columns), first, end, rows, sums, slot);
+    add<P, 0>(weights, stride(columns), first, end, rows, sums, slot);
+  }
+
+  // The same for P panels and H (0 or 1) in half vectors. The sums are copied to locals that no pointer can reach, so
+  // that they stay in registers. Never inlined: the loop needs every register, and what the caller keeps in some would
+  // push a sum out to memory.
+  template <int P, int H, int N, class Slot>
+  [[gnu::noinline]] static void add(const float* weights, int64_t stride, int first, int end,
+                                    const float* const (&rows)[N], Vec (&sums)[P + H][N][4], const Slot& slot) {
+    constexpr int kWidth = Cell::gates * kLanes;
+    const float* half_weights = weights + P * stride + first * kWidth / 2;
+    weights += first * kWidth;
+    Vec local[P + H][N][Cell::gates];
+    HalfVec half[N][Cell::gates];
     const float* values[N];
     for (int n = 0; n < N; ++n) {
       values[n] = rows[n];
-      for (int p = 0; p < P; ++p)
-        for (int gate = 0; gate < Cell::gates; ++gate) local[p][n][gate] = sums[p][n][slot(gate)];
+      for (int gate = 0; gate < Cell::gates; ++gate) {
+        for (int p = 0; p < P; ++p) local[p][n][gate] = sums[p][n][slot(gate)];
+        if (H) half[n][gate] = load<HalfVec>(reinterpret_cast<const float*>(&sums[P][n][slot(gate)]));
+      }
     }
-    for (int k = 0; k < width; ++k, weights += Cell::gates * kLanes) {
-      Vec value[N];
-      for (int n = 0; n < N; ++n) value[n] = broadcast(values[n][k]);
+    for (int k = first; k < end; ++k, weights += kWidth, half_weights += kWidth / 2) {
+      float value[N];
+      for (int n = 0; n < N; ++n) value[n] = values[n][k];
       for (int p = 0; p < P; ++p)
         for (int gate = 0; gate < Cell::gates; ++gate) {
           const Vec weight = load(weights + p * stride + gate * kLanes);
-          for (int n = 0; n < N; ++n) local[p][n][gate] += weight * value[n];
+          for (int n = 0; n < N; ++n) local[p][n][gate] += weight * broadcast(value[n]);
         }
+      for (int gate = 0; H && gate < Cell::gates; ++gate) {
+        const HalfVec weight = load<HalfVec>(half_weights + gate * kLanes / 2);
+        for (int n = 0; n < N; ++n) half[n][gate] += weight * broadcast<HalfVec>(value[n]);
+      }
     }
     for (int n = 0; n < N; ++n)
-      for (int p = 0; p < P; ++p)
-        for (int gate = 0; gate < Cell::gates; ++gate) sums[p][n][slot(gate)] = local[p][n][gate];
+      for (int gate = 0; gate < Cell::gates; ++gate) {
+        for (int p = 0; p < P; ++p) sums[p][n][slot(gate)] = local[p][n][gate];
+        if (H) store(reinterpret_cast<float*>(&sums[P][n][slot(gate)]), half[n][gate]);
+      }
   }
 
-  void pack(const float* from, int width, const Buffer& to) const {
-    for (int panel = 0; panel < panels; ++panel)
-      for (int gate = 0; gate < Cell::gates; ++gate) {
-        const int lanes = units - panel * kLanes < kLanes ? units - panel * kLanes : kLanes;
-        const float* rows = from + int64_t(gate * units + panel * kLanes) * width;
-        float* column = to.at(int64_t(panel) * width * Cell::gates * kLanes + gate * kLanes);
-        for (int k = 0; k < width; ++k, column += Cell::gates * kLanes)
-          for (int lane = 0; lane < lanes; ++lane) column[lane] = rows[int64_t(lane) * width + k];
-      }
+  void pack(const float* from, int columns, const Buffer& to) const {
+    for (int gate = 0; gate < Cell::gates; ++gate)
+      for (int unit = 0; unit < units; ++unit)
+        for (int k = 0; k < columns; ++k)
+          *weight(to, columns, unit, gate, k) = from[int64_t(gate * units + unit) * columns + k];
   }
 };
 
