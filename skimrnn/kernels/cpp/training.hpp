@@ -187,24 +187,23 @@ class Training final : public Inference<Cell> {
           panels((vectors + 3) / 4),
           padded(vectors * kLanes),
           memory(int64_t(rows) * padded) {
-      auto put = [&](int row, int column, float value) {
-        int panel = 0;
-        while (start(panel + 1) <= column) ++panel;
-        const int width = start(panel + 1) - start(panel);
-        memory.at(int64_t(start(panel)) * rows)[int64_t(row) * width + column - start(panel)] = value;
-      };
       const PackedCell<Cell>* const cells[] = {&layer.big_, &layer.small_};
-      int row = 0;
-      for (const PackedCell<Cell>* cell : cells) {
-        for (int unit = 0; unit < cell->units; ++unit)
-          for (int gate = 0; gate < Cell::gates; ++gate)
-            for (int column = 0; column < columns; ++column)
-              put(row + unit / kLanes * kPanel + slot(gate) * kLanes + unit % kLanes, column,
-                  *cell->weight(cell->*weights, columns, unit, gate, column));
-        row += cell->panels * kPanel;
+      for (int panel = 0; panel < panels; ++panel) {
+        const int first = start(panel), width = start(panel + 1) - first, end = int(smaller(first + width, columns));
+        float* const panel_rows = memory.at(int64_t(first) * rows);
+        int first_row = 0;
+        for (const PackedCell<Cell>* cell : cells) {
+          for (int unit = 0; unit < cell->units; ++unit)
+            for (int gate = 0; gate < Cell::gates; ++gate) {
+              const int row = first_row + unit / kLanes * kPanel + slot(gate) * kLanes + unit % kLanes;
+              for (int column = first; column < end; ++column)
+                panel_rows[row * width + column - first] =
+                    *cell->weight(cell->*weights, columns, unit, gate, column);
+            }
+          first_row += cell->row_size();
+        }
+        if (layer.sizes_.skims) copy(panel_rows + first_row * width, decision.at(first), end - first);
       }
-      if (layer.sizes_.skims)
-        for (int column = 0; column < columns; ++column) put(row, column, decision.at(0)[column]);
     }
 
     // sums(n) += gates(n) times the weights, for `count` rows of each.
