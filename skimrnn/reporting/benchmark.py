@@ -195,8 +195,8 @@ def _speedup(report: Report) -> Figure | None:
         rates = [index / 200 for index in range(201)]
         flops = [flop_reduction(rate, size, NUMPY_SMALL_SIZE).exact_count for rate in rates]
         axes.plot(rates, flops, ":", color="black", label="Flop-r (exact count)")
-        axes.set(title=f"d = {size}", xlabel="Skim rate", yscale="log", ylim=(0.5, 150))
-        axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50, 100], ["0.5", "1", "2", "5", "10", "20", "50", "100"])
+        axes.set(title=f"d = {size}", xlabel="Skim rate", yscale="log", ylim=(0.5, 400))
+        axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50, 100, 200], ["0.5", "1", "2", "5", "10", "20", "50", "100", "200"])
         axes.minorticks_off()
     panels[0].set_ylabel("Speed-up over the standard LSTM")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
