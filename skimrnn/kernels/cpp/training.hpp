@@ -248,31 +248,44 @@ class Training final : public Inference<Cell> {
     int64_t* bases;      // of each step
   };
 
-  // The gradient of all weights, packed as they are. The columns are x, h_{t-1} and 1, whose weights are the biases.
+  // The gradient of all weights, in panels. The columns are x, h_{t-1} and 1, whose weights are the biases.
   struct WeightSums {
     explicit WeightSums(const Training& layer)
         : layer(layer),
           panels(layer.big_.panels + layer.small_.panels),
           columns(layer.sizes_.input + layer.sizes_.hidden + 1),
           width((columns + 15) / 32 * 32 + 16),  // An odd number of cache lines: rows meet in few sets.
-          memory(int64_t(panels) * columns * kPanel + int64_t(columns) * kLanes) {}
+          memory(int64_t(panels + 1) * columns * kPanel) {}
 
     // One panel's share of a chunk; the last one is the decision's.
     void add(const Chunk& chunk, int panel) const {
-      if (panel < panels) return add<4, kGroup>(chunk, panel);
-      if (layer.sizes_.skims) add<1, rows_in_registers(1)>(chunk, panel);
+      if (panel == panels && !layer.sizes_.skims) return;
+      call_rest<4>(vectors(panel), panel, [&](auto v, int own) { add<decltype(v)::value>(chunk, own); });
     }
 
-    template <int V, int Most>
+    // A panel's slots lie close together here, each as wide as it has units.
+    int slots(int panel) const { return panel < panels ? 4 : 1; }
+    int units(int panel) const {
+      const int big = layer.big_.panels;
+      const int left = panel < big ? layer.big_.units - panel * kLanes
+                                   : panel < panels ? layer.small_.units - (panel - big) * kLanes : 1;
+      return left < kLanes ? left : kLanes;
+    }
+    int vectors(int panel) const { return (slots(panel) * units(panel) + kLanes - 1) / kLanes; }
+
+    template <int V>
     void add(const Chunk& chunk, int panel) const {
       const int64_t row_size = layer.row_size();
+      const int n_slots = slots(panel), n_units = units(panel);
       float* to = memory.at(int64_t(panel) * columns * kPanel);
-      alignas(64) float gates[kRows * V * kLanes];
+      alignas(64) float gates[kRows * V * kLanes] = {};
       for (int64_t first = 0; first < chunk.count; first += kRows) {
         const int count = int(smaller(kRows, chunk.count - first));
         for (int n = 0; n < count; ++n)
-          copy(gates + n * V * kLanes, chunk.gates + (first + n) * row_size + panel * kPanel, V * kLanes);
-        in_runs<Most>(columns, [&](auto n_columns, int column) {
+          for (int slot = 0; slot < n_slots; ++slot)
+            copy(gates + n * V * kLanes + slot * n_units,
+                 chunk.gates + (first + n) * row_size + panel * kPanel + slot * kLanes, n_units);
+        in_runs<rows_in_registers(V)>(columns, [&](auto n_columns, int column) {
           constexpr int N = decltype(n_columns)::value;
           const float* values[N];
           float* sums[N];
@@ -293,9 +306,10 @@ class Training final : public Inference<Cell> {
         const int units = cells[which]->units;
         for (int gate = 0; gate < Cell::gates; ++gate)
           for (int unit = 0; unit < units; ++unit) {
-            const float* from = memory.at(int64_t(first_panel + unit / kLanes) * columns * kPanel + unit % kLanes);
-            write_row(to, gate * units + unit, from + Cell::input_slot(gate) * kLanes,
-                      from + Cell::hidden_slot(gate) * kLanes, kPanel, 1.0f);
+            const int panel = first_panel + unit / kLanes, slot = this->units(panel);
+            const float* from = memory.at(int64_t(panel) * columns * kPanel + unit % kLanes);
+            write_row(to, gate * units + unit, from + Cell::input_slot(gate) * slot,
+                      from + Cell::hidden_slot(gate) * slot, vectors(panel) * kLanes, 1.0f);
           }
       }
       if (!layer.sizes_.skims) return;
