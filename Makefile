@@ -19,7 +19,7 @@ lint: .venv/installed
 	mypy
 	snakefmt --check Snakefile workflow
 
-# How fast the layers are on this CPU, beside other libraries' LSTMs. Thirteen minutes; leave the machine alone.
+# How fast the layers are on this CPU, beside other libraries' LSTMs. Eight to thirteen minutes; leave the machine alone.
 bench: .venv/installed
 	snakemake --cores $(CORES) --forcerun measure_latency -- bench
 
