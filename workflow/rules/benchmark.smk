@@ -27,7 +27,9 @@ rule report_latency:
     input:
         measurements=rules.measure_latency.output.measurements,
         # Runs on other machines.
-        others=sorted(str(path) for path in Path("results/benchmark").glob("cpu-*.json")),
+        others=sorted(
+            str(path) for path in Path("results/benchmark").glob("cpu-*.json")
+        ),
     output:
         table="reports/benchmark/benchmark.md",
         figures=expand(
