@@ -25,7 +25,7 @@ DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8
 PANEL = (3.6, 2.6)  # Inches: two panels fill the width of a printed page.
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "skimrnn",
-    "svg.fonttype": "none",  # Text stays text: it can be selected and read aloud, and takes a third of the bytes.
+    "svg.fonttype": "none",  # Text stays text: it can be selected and read aloud, and takes fewer bytes.
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 10,

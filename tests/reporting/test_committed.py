@@ -8,6 +8,8 @@ import pytest
 from skimrnn.config import read_config
 from skimrnn.files import read_model
 from skimrnn.measures.gpu import GPUReport
+from skimrnn.reporting.benchmark import markdown as cpu_markdown
+from skimrnn.reporting.benchmark import read_runs
 from skimrnn.reporting.gpu_benchmark import markdown
 from skimrnn.reporting.records import read_task_results
 from skimrnn.reporting.table_formats import write_tables
@@ -28,6 +30,11 @@ def test_the_tables_follow_from_the_records(tmp_path: Path):
 def test_the_gpus_table_follows_from_its_measurements():
     report = read_model(ROOT / "results" / "benchmark" / "gpu_training.json", GPUReport)
     assert markdown(report) == (ROOT / "reports" / "benchmark" / "gpu_training.md").read_text(encoding="utf-8")
+
+
+def test_the_cpus_table_follows_from_its_measurements():
+    runs = read_runs(ROOT / "results" / "benchmark" / "cpu.json")
+    assert cpu_markdown(*runs) == (ROOT / "reports" / "benchmark" / "benchmark.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_quotes_the_tables():
