@@ -114,17 +114,24 @@ def vectors(
     from skimrnn.data import vectors as sources
 
     settings: VectorsConfig = read_config(config).vectors
+    of_file = settings.file_dimension or 0
     if settings.source == "glove":
         words, table = sources.download_glove(settings.dimension, output.with_name("glove.6B.zip"))
-    elif settings.source == "file":
-        assert settings.path is not None
-        words, table = sources.load_vector_file(settings.path, settings.dimension)
-    elif settings.source == "corpus":
-        words, table = sources.train_vectors(
-            tokens or [], settings.dimension, settings.window, settings.epochs, settings.min_count, settings.seed
-        )
-    else:
+    elif settings.source == "random":
         words, table = [], np.zeros((0, settings.dimension), np.float32)
+    elif settings.source == "file":
+        words, table = sources.load_vector_file(settings.file, settings.dimension)
+    else:
+        words, table = sources.train_vectors(
+            tokens or [],
+            settings.dimension - of_file,
+            settings.window,
+            settings.epochs,
+            settings.min_count,
+            settings.seed,
+        )
+        if settings.source == "file+corpus":
+            words, table = sources.join_vectors(*sources.load_vector_file(settings.file, of_file), words, table)
     sources.write_vectors(output, words, table)
 
 

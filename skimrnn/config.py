@@ -34,9 +34,12 @@ class DataConfig(_Closed):
 class VectorsConfig(_Closed):
     """Where the word vectors come from, and how they are trained when they come from the corpus."""
 
-    source: Literal["glove", "file", "corpus", "random"] = "glove"
+    source: Literal["glove", "file", "corpus", "file+corpus", "random"] = "glove"
     dimension: int = Field(100, gt=0)
     path: Path | None = Field(None, description="GloVe-format file (.txt, .gz, .xz, .npz), for source file")
+    file_dimension: int | None = Field(
+        None, gt=0, description="for source file+corpus: how many dimensions are the file's; word2vec's are the others"
+    )
     window: int = Field(8, gt=0, description="word2vec context window, for source corpus")
     epochs: int = Field(4, gt=0, description="word2vec passes over the texts, for source corpus")
     min_count: int = Field(3, gt=0, description="rarest word that gets a vector, for source corpus")
@@ -44,18 +47,37 @@ class VectorsConfig(_Closed):
 
     @model_validator(mode="after")
     def _file_is_named(self) -> "VectorsConfig":
-        if self.source == "file" and self.path is None:
-            raise ValueError("source is file, so path must name it")
+        if "file" in self.source and self.path is None:
+            raise ValueError(f"source is {self.source}, so path must name it")
         return self
+
+    @model_validator(mode="after")
+    def _file_leaves_dimensions(self) -> "VectorsConfig":
+        if self.source == "file+corpus":
+            if not 0 < (self.file_dimension or 0) < self.dimension:
+                raise ValueError(f"source is file+corpus, so file_dimension must be from 1 to {self.dimension - 1}")
+        elif self.file_dimension is not None:
+            raise ValueError(f"file_dimension is for source file+corpus, and source is {self.source}: remove it")
+        return self
+
+    @property
+    def file(self) -> Path:
+        """The file of the sources that have one."""
+        assert self.path is not None
+        return self.path
 
     def settings(self) -> dict[str, str | int]:
         """What decides these vectors besides the texts and the dimension, for the record; no folder of this machine."""
-        if self.source == "corpus":
-            return {"window": self.window, "epochs": self.epochs, "min_count": self.min_count, "seed": self.seed}
-        if self.source == "file":
-            assert self.path is not None
-            return {"file": self.path.name}
-        return {"release": "glove.6B"} if self.source == "glove" else {}
+        if self.source == "glove":
+            return {"release": "glove.6B"}
+        settings: dict[str, str | int] = {}
+        if "file" in self.source:
+            settings |= {"file": self.file.name}
+        if self.file_dimension is not None:
+            settings |= {"file_dimension": self.file_dimension}
+        if "corpus" in self.source:
+            settings |= {"window": self.window, "epochs": self.epochs, "min_count": self.min_count, "seed": self.seed}
+        return settings
 
 
 def _distinct(seeds: list[int]) -> list[int]:

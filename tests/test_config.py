@@ -78,6 +78,12 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
         ("datasets/sst/seeds", [-1], r"datasets\.sst\.seeds: seeds must be distinct and not negative"),
         ("data/source", "mirror", "data: source is mirror, so mirror must name its folder"),
         ("vectors/source", "file", "vectors: source is file, so path must name it"),
+        ("vectors/source", "file+corpus", r"vectors: source is file\+corpus, so path must name it"),
+        (
+            "vectors/file_dimension",
+            50,
+            r"vectors: file_dimension is for source file\+corpus, and source is \w+: remove it",
+        ),
         ("scale", "../x", "scale: String should match pattern"),
         ("datasets/sst/models", [], r"datasets\.sst\.models: List should have at least 1 item"),
         ("datasets/sst/models", ["gru"], r"datasets\.sst\.models: gru: choose among lstm, skim-10-0\.01"),

@@ -108,6 +108,15 @@ def train_vectors(
     return list(model.wv.index_to_key), vectors * (GLOVE_LENGTH / length)
 
 
+def join_vectors(
+    words: Sequence[str], vectors: Vectors, other_words: Sequence[str], other_vectors: Vectors
+) -> tuple[list[str], Vectors]:
+    """Each word of either list with both its vectors, one after the other; zeros where a list has none for it."""
+    joined = list(dict.fromkeys([*words, *other_words]))
+    tables = [vectors_for(joined, words, vectors, 0)[0], vectors_for(joined, other_words, other_vectors, 0)[0]]
+    return joined, np.concatenate(tables, axis=1)
+
+
 class _Texts:
     """The token lists of several files, one after the other, as often as asked; never all in memory."""
 

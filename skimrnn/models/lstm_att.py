@@ -15,7 +15,8 @@ class LSTMAtt(Reader):
 
     Each word x_t of the context attends to the words of the question, and u_t is their weighted average. The layers
     read [x_t ; u_t ; x_t * u_t]; a linear layer each on the last one's outputs gives the logits of start and end. The
-    word vectors (V, E) are the start of an embedding that is trained with the rest; row 0 is padding.
+    word vectors (V, E) are the start of an embedding that is trained with the rest; row 0 is padding. Dropout acts on
+    what the layers read, after the attention, which finds a word of the question by its whole vector.
 
     Differs from the paper: it names an attention and not its form. Here the weight of question word q_j at x_t is the
     softmax over j of w.q_j + v.(x_t * q_j): BiDAF's similarity, whose term in x_t alone the softmax cancels.
@@ -43,10 +44,11 @@ class LSTMAtt(Reader):
 
     def inputs(self, questions: Padded, contexts: Padded) -> Tensor:
         """[x_t ; u_t ; x_t * u_t] (T, B, 3E): what the layers read."""
-        question = self.dropout(self.embedding(questions.tokens))  # (B, J, E)
-        context = self.dropout(self.embedding(contexts.tokens))  # (B, T, E)
+        question = self.embedding(questions.tokens)  # (B, J, E)
+        context = self.embedding(contexts.tokens)  # (B, T, E)
         scores = (context * self.match_weight + self.question_weight) @ question.transpose(1, 2)  # (B, T, J)
         beyond = (torch.arange(question.shape[1]) >= questions.lengths[:, None]).to(question.device)  # (B, J)
         summary = scores.masked_fill(beyond[:, None], -math.inf).softmax(dim=2) @ question  # (B, T, E)
+        inputs: Tensor = self.dropout(torch.cat([context, summary, context * summary], dim=2))
         # Transposed as a whole, to the order that the layers read: three parts would each be copied out of order.
-        return torch.cat([context, summary, context * summary], dim=2).transpose(0, 1)
+        return inputs.transpose(0, 1)

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from typer.testing import CliRunner
 
-from skimrnn.data.vectors import GLOVE_LENGTH, load_vector_file, train_vectors
+from skimrnn.cli import app
+from skimrnn.data.vectors import GLOVE_LENGTH, load_vector_file, read_vectors, train_vectors
 from skimrnn.errors import UserError
 
+ROOT = Path(__file__).parent.parent.parent
 TEXT = "the 0.5 -1 2\n, 1 2 3\n. . . 4 5 6\n"
 WORDS, TABLE = ["the", ",", ". . ."], np.array([[0.5, -1, 2], [1, 2, 3], [4, 5, 6]], np.float32)
 
@@ -80,3 +84,22 @@ def test_trained_vectors_are_as_long_as_gloves(prepared, tmp_path: Path) -> None
     _, table = train_vectors([prepared.folder.parent / "tokens"], 10, 5, 1, 1, seed=0)
     assert len(table) < 10_000  # All of them count.
     assert np.linalg.norm(table, axis=1).mean() == pytest.approx(GLOVE_LENGTH, rel=1e-5)
+
+
+def test_a_files_vectors_with_trained_ones_beside_them(prepared, tmp_path: Path) -> None:
+    """`file+corpus`: each word has both vectors, one after the other, and zeros for one that it lacks."""
+    tokens = prepared.folder.parent / "tokens"
+    config = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
+    config["vectors"] = {"source": "file+corpus", "path": str(write(tmp_path / "v.npz")), "file_dimension": 3}
+    config["vectors"]["dimension"] = 10
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", tmp_path / "mine.yaml", "--tokens", tokens, "--output", tmp_path / "joined.safetensors"]
+    result = CliRunner().invoke(app, ["vectors", *map(str, options)])
+    assert result.exit_code == 0, result.output
+    words, table = read_vectors(tmp_path / "joined.safetensors")
+    trained_words, trained = train_vectors([tokens], 7, 8, 4, 3, seed=0)
+    assert set(words) == {*WORDS, *trained_words} and len(set(words)) == len(words)
+    for word, vector in zip(words, table, strict=True):
+        read = TABLE[WORDS.index(word)] if word in WORDS else np.zeros(3)
+        of_corpus = trained[trained_words.index(word)] if word in trained_words else np.zeros(7)
+        assert np.array_equal(vector, np.concatenate([read, of_corpus]))

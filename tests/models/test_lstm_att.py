@@ -67,6 +67,15 @@ def test_the_layers_see_the_word_its_average_of_the_question_and_their_product(s
     )
 
 
+def test_dropout_leaves_the_attention_alone(seed: int) -> None:
+    model = build_reader(CONFIGS[0], torch.randn(50, 7), SPELLINGS)
+    batch = padded(torch.randint(2, 50, (3, 5)), [5, 2, 1]), padded(torch.randint(2, 50, (3, 9)), [4, 9, 1])
+    dropped, whole = model.inputs(*batch), model.eval().inputs(*batch)
+    kept = dropped != 0
+    assert 0.7 < kept.float().mean() < 0.9  # 0.8 of 567 values, within three standard deviations and more.
+    torch.testing.assert_close(dropped[kept] * (1 - CONFIGS[0].dropout), whole[kept], rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("limit", [1, 3, MAX_SPAN])
 def test_joint_decoding_finds_the_best_span_within_the_limit(limit: int, seed: int) -> None:
     start, end = torch.randn(20, 18), torch.randn(20, 18)

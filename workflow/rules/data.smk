@@ -67,7 +67,7 @@ rule make_vectors:
                 source=SOURCE,
                 dataset=VECTOR_TEXTS,
             )
-            if CONFIG.vectors.source == "corpus"
+            if "corpus" in CONFIG.vectors.source
             else []
         ),
     output:
