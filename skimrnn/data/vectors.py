@@ -1,4 +1,4 @@
-"""Word vectors: downloaded, read from a file, trained on the texts at hand, or random.
+"""Word vectors: downloaded, read from a file, trained on the texts at hand, both of these side by side, or random.
 
 Every source ends as the same `.safetensors` file: `words` (UTF-8 bytes, one word a line) and `vectors` (words, E).
 """
