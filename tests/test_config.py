@@ -84,6 +84,11 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
             50,
             r"vectors: file_dimension is for source file\+corpus, and source is \w+: remove it",
         ),
+        (
+            "vectors",
+            {"source": "file+corpus", "path": "v.txt", "dimension": 50, "file_dimension": 50},
+            r"vectors: source is file\+corpus, so file_dimension must be from 1 to 49",
+        ),
         ("scale", "../x", "scale: String should match pattern"),
         ("datasets/sst/models", [], r"datasets\.sst\.models: List should have at least 1 item"),
         ("datasets/sst/models", ["gru"], r"datasets\.sst\.models: gru: choose among lstm, skim-10-0\.01"),
