@@ -15,18 +15,22 @@ class LSTMAtt(Reader):
 
     Each word x_t of the context attends to the words of the question, and u_t is their weighted average. The layers
     read [x_t ; u_t ; x_t * u_t]; a linear layer each on the last one's outputs gives the logits of start and end. The
-    word vectors (V, E) are the start of an embedding that is trained with the rest; row 0 is padding. Dropout acts on
-    what the layers read, after the attention, which finds a word of the question by its whole vector.
+    word vectors (V, E) stay as they are, like BiDAF's; row 0 is padding. Dropout acts on what the layers read, after
+    the attention, which finds a word of the question by its whole vector.
 
     Differs from the paper: it names an attention and not its form. Here the weight of question word q_j at x_t is the
-    softmax over j of w.q_j + v.(x_t * q_j): BiDAF's similarity, whose term in x_t alone the softmax cancels.
+    softmax over j of w.r(q_j) + v.(r(x_t) * r(q_j)) with r(z) = ReLU(P z + b): BiDAF's similarity, whose term in x_t
+    alone the softmax cancels, between words that a learned layer brings closer where vectors of their own cannot move.
     """
 
     def __init__(self, vectors: Tensor, layer: nn.LSTM | SkimLSTM, dropout: float = 0.0) -> None:
         super().__init__()
         size = vectors.shape[1]
-        self.embedding = nn.Embedding.from_pretrained(vectors.clone(), freeze=False, padding_idx=0)
+        self.embedding = nn.Embedding.from_pretrained(vectors.clone(), freeze=True, padding_idx=0)
         self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(size, size)  # P and b: the vectors as they are at first
+        nn.init.eye_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
         self.question_weight = nn.Parameter(torch.zeros(size))  # w
         self.match_weight = nn.Parameter(torch.full((size,), 1 / math.sqrt(size)))  # v: a scaled dot product at first
         self.layer = layer
@@ -46,7 +50,9 @@ class LSTMAtt(Reader):
         """[x_t ; u_t ; x_t * u_t] (T, B, 3E): what the layers read."""
         question = self.embedding(questions.tokens)  # (B, J, E)
         context = self.embedding(contexts.tokens)  # (B, T, E)
-        scores = (context * self.match_weight + self.question_weight) @ question.transpose(1, 2)  # (B, T, J)
+        keys = self.projection(question).relu()  # (B, J, E)
+        queries = self.projection(context).relu() * self.match_weight + self.question_weight  # (B, T, E)
+        scores = queries @ keys.transpose(1, 2)  # (B, T, J)
         beyond = (torch.arange(question.shape[1]) >= questions.lengths[:, None]).to(question.device)  # (B, J)
         summary = scores.masked_fill(beyond[:, None], -math.inf).softmax(dim=2) @ question  # (B, T, E)
         inputs: Tensor = self.dropout(torch.cat([context, summary, context * summary], dim=2))
