@@ -97,8 +97,9 @@ def reader_operations(
         )
     assert isinstance(model, LSTMAtt)
     return Operations(
-        # Each word of a context with each of its question: the similarity, and the average.
-        attention=2 * 2 * model.embedding.embedding_dim * pairs,
+        # Each word's projection; of each word of a context with each of its question the similarity, and the average.
+        attention=2 * model.projection.weight.numel() * (tokens + question_tokens)
+        + 2 * 2 * model.embedding.embedding_dim * pairs,
         recurrent=recurrent,
         decision=decision,
         output=2 * model.output.weight.numel() * tokens,

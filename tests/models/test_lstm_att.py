@@ -47,17 +47,18 @@ def test_padding_does_not_reach_the_answers(config: LSTMAttConfig | SkimLSTMAttC
 def test_the_layers_see_the_word_its_average_of_the_question_and_their_product(seed: int) -> None:
     vectors = torch.randn(50, 4)
     model = build_reader(CONFIGS[0].model_copy(update={"num_layers": 1}), vectors, SPELLINGS).eval()
-    torch.nn.init.normal_(model.question_weight)
-    torch.nn.init.normal_(model.match_weight)
+    for parameter in (model.question_weight, model.match_weight, *model.projection.parameters()):
+        torch.nn.init.normal_(parameter)
     question, context = torch.tensor([[3, 4, 5, 0]]), torch.tensor([[6, 7]])
     seen = []
     model.layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     logits = model(padded(question, [3]), padded(context, [2]))
     expected = []
     for x in vectors[context[0]]:
+        keys = [(model.projection.weight @ q + model.projection.bias).relu() for q in (*vectors[[3, 4, 5]], x)]
         weights = [
-            math.exp(float((model.question_weight @ q + model.match_weight @ (x * q)).detach()))
-            for q in vectors[[3, 4, 5]]
+            math.exp(float((model.question_weight @ key + model.match_weight @ (keys[3] * key)).detach()))
+            for key in keys[:3]
         ]
         u = sum(weight * q for weight, q in zip(weights, vectors[[3, 4, 5]], strict=True)) / sum(weights)
         expected.append(torch.cat([x, u, x * u]))
@@ -65,6 +66,15 @@ def test_the_layers_see_the_word_its_average_of_the_question_and_their_product(s
     torch.testing.assert_close(
         torch.stack([logits.start[0], logits.end[0]], dim=1), model.output(outputs)[:, 0], rtol=1e-4, atol=1e-5
     )
+
+
+def test_training_leaves_the_word_vectors_alone(seed: int) -> None:
+    vectors = torch.randn(50, 4)
+    model = build_reader(CONFIGS[0], vectors, SPELLINGS)
+    logits = model(padded(torch.tensor([[3, 4]]), [2]), padded(torch.tensor([[4, 7, 3]]), [3]))
+    logits.start.logsumexp(1).sum().backward()
+    assert all((p.grad is None) == (name == "embedding.weight") for name, p in model.named_parameters())
+    assert torch.equal(model.embedding.weight, vectors)
 
 
 def test_dropout_leaves_the_attention_alone(seed: int) -> None:
