@@ -135,6 +135,7 @@ class LSTMAttConfig(_Closed):
     hidden_size: int = Field(gt=0, description="d")
     num_layers: int = Field(2, gt=0)
     dropout: float = Field(0.2, ge=0, lt=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the moving average of the weights that is evaluated")
 
 
 class BiDAFConfig(_Closed):
@@ -170,11 +171,12 @@ class SkimLSTMAttConfig(_SkimReaderConfig):
     architecture: Literal["skim_lstm_att"]
     num_layers: int = Field(2, gt=0)
     dropout: float = Field(0.2, ge=0, lt=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the moving average of the weights that is evaluated")
 
     @property
     def standard(self) -> LSTMAttConfig:
         """The same reader with standard layers."""
-        shared = self.model_dump(include={"hidden_size", "num_layers", "dropout"})
+        shared = self.model_dump(include={"hidden_size", "num_layers", "dropout", "ema_decay"})
         return LSTMAttConfig(architecture="lstm_att", **shared)
 
 

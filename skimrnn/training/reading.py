@@ -61,7 +61,6 @@ def reading_task(run: RunConfig, prepared: Prepared, device: torch.device = CPU)
     config = run.model
     assert isinstance(config, ReaderConfig)
     gamma = config.gamma if isinstance(config, SkimReaderConfig) else 0.0
-    ema_decay = config.ema_decay if isinstance(config, BiDAFConfig | SkimBiDAFConfig) else None
     train = read_questions(prepared, "train").usable(run.context_limit)
     validation, scoring = read_questions(prepared, SCORED_SPLIT), read_scoring(prepared)
     model = build_reader(config, prepared.vectors(), prepared.spellings()).to(device)
@@ -73,7 +72,7 @@ def reading_task(run: RunConfig, prepared: Prepared, device: torch.device = CPU)
         assert isinstance(reader, Reader)
         return answer_questions(reader, validation, scoring).scores
 
-    return Task(model, train, loss, validate, "f1", ema_decay)
+    return Task(model, train, loss, validate, "f1", config.ema_decay)
 
 
 def build_reader(config: ReaderConfig, vectors: Tensor, spellings: Tensor) -> Reader:
