@@ -115,10 +115,10 @@ LEGEND = (
     "'not run': no record; '-': nothing printed in the paper, or nothing to measure here. "
     # Why the printed Flop-r differs from what our models give, row by row (tests/reporting/test_printed_flops.py).
     "Where the printed Flop-r differs from our count at the same sizes and skim rates: LSTM+Att of 1 layer, 1.3x "
-    "against 1.7x, and d = 50, 3.6x against 2.7x: of ours, the second layer takes 43 % of the operations, and the 300 "
-    "inputs of the first do not shrink with d. Sk-LSTM+Att, 1.4x to 2.3x against 1.6x to 3.7x: the printed values "
+    "against 1.7x, and d = 50, 3.6x against 2.7x: of ours, the second layer takes 42 % of the operations, and the 300 "
+    "inputs of the first do not shrink with d. Sk-LSTM+Att, 1.4x to 2.3x against 1.6x to 3.5x: the printed values "
     "follow 1 / (0.24 + 0.76 ((1 - Sk) + Sk (d'/d)²)), with 24 % of the operations outside the layers; of ours, in "
-    "attention and output, less than 1 %. BiDAF, d = 30 and 50, 9.1x and 3.7x against 5.1x and 2.9x: characters and "
+    "attention and output, 2 %. BiDAF, d = 30 and 50, 9.1x and 3.7x against 5.1x and 2.9x: characters and "
     "highway layers, 10 % of the operations at d = 100, do not shrink with d; the LSTMs alone give 9.5x and 3.7x. "
     "Sk-BiDAF, 2.8x and 1.7x against 2.0x and 1.5x: even the LSTMs alone give 2.3x and 1.5x, so the paper's large "
     "LSTMs (modelling and output) skim more than the average that it prints, or a skimmed token counts as less."

@@ -43,8 +43,8 @@ from skimrnn.training.record import read_reading_record, write_reading_record
 from skimrnn.training.train import train
 from tests.conftest import Silent
 
-STANDARD = LSTMAttConfig(architecture="lstm_att", hidden_size=16)
-SKIM = SkimLSTMAttConfig(architecture="skim_lstm_att", hidden_size=16, small_size=4, gamma=0.1)
+STANDARD = LSTMAttConfig(architecture="lstm_att", hidden_size=16, ema_decay=0.8)
+SKIM = SkimLSTMAttConfig(architecture="skim_lstm_att", hidden_size=16, small_size=4, gamma=0.1, ema_decay=0.8)
 BIDAF = BiDAFConfig(architecture="bidaf", hidden_size=6, ema_decay=0.8)
 SK_BIDAF = SkimBiDAFConfig(architecture="skim_bidaf", hidden_size=6, small_size=3, gamma=0.1, ema_decay=0.8)
 NAMES = ["layer 1 forward", "layer 1 backward", "layer 2 forward", "layer 2 backward"]
@@ -117,10 +117,11 @@ def test_first_steps_are_shared_and_a_run_goes_on_from_its_own(
         train(config.run("squad", standard, 0), squad, tmp_path / "standard", Silent(), until=10)
 
 
+@pytest.mark.parametrize(("name", "weight"), [("standard", "output.weight"), ("bidaf", "start.weight")])
 def test_what_is_scored_and_kept_is_the_moving_average(
-    config: Config, squad: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, weight: str, config: Config, squad: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config.run("squad", "bidaf", 0)
+    settings = config.run("squad", name, 0)
     course: list[dict[str, torch.Tensor]] = []
 
     def loss(model: torch.nn.Module, *arguments: Any) -> torch.Tensor:
@@ -136,11 +137,11 @@ def test_what_is_scored_and_kept_is_the_moving_average(
         expected = {name: 0.8 * expected[name] + 0.2 * tensor for name, tensor in weights.items()}
     kept, _ = read_tensors(tmp_path / "step-5.safetensors")
     assert kept.keys() == expected.keys()
-    for name, tensor in kept.items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
-        assert torch.equal(tensor, tensors[f"best.{name}"]) and torch.equal(tensor, tensors[f"average.module.{name}"])
-    assert not torch.equal(kept["start.weight"], last["start.weight"])
-    model = build_reader(BIDAF, squad.vectors(), squad.spellings())
+    for key, tensor in kept.items():
+        torch.testing.assert_close(tensor, expected[key], rtol=1e-5, atol=1e-6)
+        assert torch.equal(tensor, tensors[f"best.{key}"]) and torch.equal(tensor, tensors[f"average.module.{key}"])
+    assert not torch.equal(kept[weight], last[weight])
+    model = build_reader({"standard": STANDARD, "bidaf": BIDAF}[name], squad.vectors(), squad.spellings())
     model.load_state_dict(kept)
     scores = answer_questions(model, read_questions(squad, SCORED_SPLIT), read_scoring(squad)).scores
     assert read_json(tmp_path / "training.json")["history"][-1]["validation"] == scores.model_dump()
