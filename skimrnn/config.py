@@ -126,35 +126,32 @@ class FirstSteps(_Closed):
     step: int = Field(gt=0)
 
 
-class LSTMAttConfig(_Closed):
+class _ReaderConfig(_Closed):
+    """What all readers have."""
+
+    task: ClassVar[Task] = "question_answering"
+
+    hidden_size: int = Field(gt=0, description="d")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the moving average of the weights that is evaluated")
+
+
+class LSTMAttConfig(_ReaderConfig):
     """The reader LSTM+Att: bidirectional LSTM layers over question-aware words."""
 
-    task: ClassVar[Task] = "question_answering"
-
     architecture: Literal["lstm_att"]
-    hidden_size: int = Field(gt=0, description="d")
     num_layers: int = Field(2, gt=0)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the moving average of the weights that is evaluated")
 
 
-class BiDAFConfig(_Closed):
+class BiDAFConfig(_ReaderConfig):
     """The reader BiDAF."""
 
-    task: ClassVar[Task] = "question_answering"
-
     architecture: Literal["bidaf"]
-    hidden_size: int = Field(gt=0, description="d")
-    dropout: float = Field(0.2, ge=0, lt=1)
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the moving average of the weights that is evaluated")
 
 
-class _SkimReaderConfig(_Closed):
+class _SkimReaderConfig(_ReaderConfig):
     """What a reader with skimming layers has besides what its standard counterpart has."""
 
-    task: ClassVar[Task] = "question_answering"
-
-    hidden_size: int = Field(gt=0, description="d")
     small_size: int = Field(ge=0, description="d'")
     gamma: float = Field(ge=0, allow_inf_nan=False, description="weight of the skim loss")
     init_from: FirstSteps | None = Field(None, description="the standard model that it is fine-tuned from")
@@ -170,8 +167,6 @@ class SkimLSTMAttConfig(_SkimReaderConfig):
 
     architecture: Literal["skim_lstm_att"]
     num_layers: int = Field(2, gt=0)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the moving average of the weights that is evaluated")
 
     @property
     def standard(self) -> LSTMAttConfig:
@@ -184,8 +179,6 @@ class SkimBiDAFConfig(_SkimReaderConfig):
     """The reader Sk-BiDAF: BiDAF with Skim-LSTM layers."""
 
     architecture: Literal["skim_bidaf"]
-    dropout: float = Field(0.2, ge=0, lt=1)
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the moving average of the weights that is evaluated")
 
     @property
     def standard(self) -> BiDAFConfig:

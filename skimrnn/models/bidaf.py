@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from skimrnn.data.questions import Padded
 from skimrnn.layers import SkimLSTM
-from skimrnn.models.reader import Reader, SpanLogits, run_recurrent, sequence_names
+from skimrnn.models.reader import Reader, SpanLogits, match, run_recurrent, sequence_names
 
 CHARACTER_SIZE, CHARACTER_WIDTH, CHARACTER_FILTERS = 16, 5, 100
 
@@ -96,9 +96,8 @@ class BiDAF(Reader):
     def attend(self, context: Tensor, question: Tensor, real: Tensor, question_lengths: Tensor) -> Tensor:
         """G (T, B, 8D) from H (T, B, 2D) and U (J, B, 2D): [h ; u~ ; h * u~ ; h * h~], Eqs. 1 to 4."""
         by_text, question = context.transpose(0, 1), question.transpose(0, 1)  # (B, T, 2D), (B, J, 2D)
-        beyond = (torch.arange(question.shape[1]) >= question_lengths[:, None]).to(question.device)  # (B, J)
-        similarity = (by_text * self.match_weight + self.question_weight) @ question.transpose(1, 2)  # (B, T, J)
-        similarity = (similarity + self.context_weight(by_text)).masked_fill(beyond[:, None], -math.inf)
+        similarity = match(by_text, question, self.match_weight, self.question_weight, question_lengths)  # (B, T, J)
+        similarity = similarity + self.context_weight(by_text)
         to_question = (similarity.softmax(dim=2) @ question).transpose(0, 1)  # (T, B, 2D)
         best = similarity.amax(dim=2).t().masked_fill(~real, -math.inf)  # (T, B)
         to_context = average(best, context)  # (1, B, 2D)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skimrnn.data.questions import Padded
 from skimrnn.layers import SkimLSTM
-from skimrnn.models.reader import Reader, SpanLogits, run_recurrent, sequence_names
+from skimrnn.models.reader import Reader, SpanLogits, match, run_recurrent, sequence_names
 
 
 class LSTMAtt(Reader):
@@ -50,11 +50,9 @@ class LSTMAtt(Reader):
         """[x_t ; u_t ; x_t * u_t] (T, B, 3E): what the layers read."""
         question = self.embedding(questions.tokens)  # (B, J, E)
         context = self.embedding(contexts.tokens)  # (B, T, E)
-        keys = self.projection(question).relu()  # (B, J, E)
-        queries = self.projection(context).relu() * self.match_weight + self.question_weight  # (B, T, E)
-        scores = queries @ keys.transpose(1, 2)  # (B, T, J)
-        beyond = (torch.arange(question.shape[1]) >= questions.lengths[:, None]).to(question.device)  # (B, J)
-        summary = scores.masked_fill(beyond[:, None], -math.inf).softmax(dim=2) @ question  # (B, T, E)
+        queries, keys = self.projection(context).relu(), self.projection(question).relu()
+        scores = match(queries, keys, self.match_weight, self.question_weight, questions.lengths)  # (B, T, J)
+        summary = scores.softmax(dim=2) @ question  # (B, T, E)
         inputs: Tensor = self.dropout(torch.cat([context, summary, context * summary], dim=2))
         # Transposed as a whole, to the order that the layers read: three parts would each be copied out of order.
         return inputs.transpose(0, 1)

@@ -64,6 +64,16 @@ def run_recurrent(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor) ->
     return padded_lstm(layer, inputs, lengths)[0], None
 
 
+def match(queries: Tensor, keys: Tensor, match_weight: Tensor, key_weight: Tensor, key_lengths: Tensor) -> Tensor:
+    """How well the words of questions of `key_lengths` (B) match those of contexts: (B, T, J), -inf past a question.
+
+    Vectors q of `queries` (B, T, X) and k of `keys` (B, J, X) match by m.(q * k) + w.k, with the weights m and w (X).
+    """
+    beyond = (torch.arange(keys.shape[1]) >= key_lengths[:, None]).to(keys.device)  # (B, J)
+    scores = (queries * match_weight + key_weight) @ keys.transpose(1, 2)
+    return scores.masked_fill(beyond[:, None], -math.inf)
+
+
 def decode_jointly(start: Tensor, end: Tensor, limit: int = MAX_SPAN) -> tuple[Tensor, Tensor]:
     """The first and last token (B, each) of the likeliest span of at most `limit` tokens, from the logits (B, T)."""
     steps = start.shape[1]
