@@ -107,9 +107,10 @@ def training_steps(
     started = time.monotonic()
     config = run.training
     start_digest = [sha256_of_file(start)] if start else []
-    identity = digest_of(
-        [run.model_dump(mode="json"), prepared.manifest["digest"], code_digest(*TRAINING_CODE), *start_digest]
-    )
+    settings = run.model_dump(mode="json")
+    if config.max_steps % config.validate_every == 0:
+        del settings["training"]["max_steps"]  # It decides nothing before it: raised, the run goes on from there.
+    identity = digest_of([settings, prepared.manifest["digest"], code_digest(*TRAINING_CODE), *start_digest])
     checkpoint = folder / "checkpoint.safetensors"
     torch.manual_seed(run.seed)
     task = (reading_task if run.model.task == "question_answering" else classification_task)(run, prepared, device)
@@ -128,9 +129,10 @@ def training_steps(
     progress = Progress(step=0, best_step=0, history=[], seconds=0.0)
     if restored := load_checkpoint(checkpoint, identity, model, average, optimizer):
         best, progress = restored
-        if until is not None and progress.step > until:
+        limit = config.max_steps if until is None else until
+        if progress.step > limit:
             raise UserError(
-                f"{checkpoint}: stands at step {progress.step}, past step {until}: delete it to begin again"
+                f"{checkpoint}: stands at step {progress.step}, past step {limit}: delete it to begin again"
             )
         reporter.message(f"goes on from step {progress.step}")
     elif checkpoint.exists():

@@ -95,6 +95,25 @@ def test_sigkill_at_random_points_resumes_to_the_same_bytes(prepared: Prepared, 
     assert run_to_record(config, "skim", prepared, tmp_path / "killed") == expected
 
 
+def test_a_run_at_its_limit_goes_on_where_the_limit_is_raised(prepared: Prepared, tmp_path: Path) -> None:
+    expected = run_to_record(small_config(), "skim", prepared, tmp_path / "whole")
+    run_to_record(small_config(max_steps=40), "skim", prepared, tmp_path / "raised")
+    reporter = Silent()
+    train(small_config().run("sst", "skim", 0), prepared, tmp_path / "raised", reporter)
+    assert reporter.messages == ["goes on from step 40"]
+    assert run_to_record(small_config(), "skim", prepared, tmp_path / "raised") == expected
+    with pytest.raises(UserError, match="stands at step 60, past step 40: delete it"):
+        train(small_config(max_steps=40).run("sst", "skim", 0), prepared, tmp_path / "raised", Silent())
+
+
+def test_a_run_validated_at_a_limit_of_its_own_starts_anew_where_it_is_raised(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    expected = run_to_record(small_config(), "skim", prepared, tmp_path / "whole")
+    run_to_record(small_config(max_steps=50), "skim", prepared, tmp_path / "raised")  # Validated at 20, 40 and 50.
+    assert run_to_record(small_config(), "skim", prepared, tmp_path / "raised") == expected
+
+
 def test_a_checkpoint_of_another_config_is_not_used(prepared: Prepared, tmp_path: Path) -> None:
     train(small_config().run("sst", "lstm", 0), prepared, tmp_path / "run", Silent())
     other = small_config(learning_rate=0.001)
