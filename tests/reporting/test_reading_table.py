@@ -148,7 +148,7 @@ def test_cells_hold_the_papers_number_and_ours(results: Results[ReadingRecord]) 
         "67.0 | 62.0 ± 2.8 (2)",
         *("-", "1.0x | 1.7x ± 0.0 (2)", "- | 1.4x ± 0.0 (2)", "-"),
     ]
-    unfinished = "Sk-LSTM+Att 20/.1, d = 100 (stands at step 4,000 of 20,000)"
+    unfinished = "Sk-LSTM+Att 20/.1, d = 100 (stands at step 4,000 of 25,000)"
     assert rows[unfinished][:3] == ["75.3 | 65.0 (1)", "66.0 | 55.0 (1)", "56.2 | 45.0 (1)"]
     assert rows["Sk-BiDAF 50/.01, d = 100"][0] == "76.9 | not run"
     assert rows["Sk-BiDAF 50/.01, d = 100"][-1] == "- | not run"
@@ -162,9 +162,9 @@ def test_a_row_says_where_its_runs_stand(config: Config, tmp_path: Path) -> None
         record = reading_record(config, "sk_lstm_att-20-0.1", seed, 0.65, "unfinished")
         training = record.training.model_copy(update={"steps": steps})
         store(tmp_path, record.model_copy(update={"training": training}))
-    assert title() == "Sk-LSTM+Att 20/.1, d = 100 (stands at step 4,000 to 5,000 of 20,000)"
+    assert title() == "Sk-LSTM+Att 20/.1, d = 100 (stands at step 4,000 to 5,000 of 25,000)"
     store(tmp_path, reading_record(config, "sk_lstm_att-20-0.1", 0, 0.65))
-    assert title() == "Sk-LSTM+Att 20/.1, d = 100 (2 of 3 stand at step 4,500 to 5,000 of 20,000)"
+    assert title() == "Sk-LSTM+Att 20/.1, d = 100 (2 of 3 stand at step 4,500 to 5,000 of 25,000)"
 
 
 def test_a_speedup_stands_in_the_row_of_the_model_that_was_timed(results: Results[ReadingRecord]) -> None:
