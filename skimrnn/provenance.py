@@ -93,7 +93,10 @@ def environment(device: "torch.device | None" = None) -> Environment:
 
 
 def _git_state() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that the package lies in, and whether tracked files differ from it."""
+    """The commit of the checkout that the package lies in, and whether tracked files differ from it.
+
+    Installed elsewhere, it is what its image was built from: SKIMRNN_COMMIT, as `git describe --dirty` has it.
+    """
 
     def git(*arguments: str) -> str:
         # Optional locks off: asking must not write to a repository that somebody else may be using.
@@ -102,11 +105,12 @@ def _git_state() -> tuple[str | None, bool | None]:
 
     try:
         root = Path(git("rev-parse", "--show-toplevel"))
-        if root != PACKAGE.parent:
-            return None, None  # Installed inside somebody else's repository.
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", "."))
+        if root == PACKAGE.parent:  # Not somebody else's repository, that it is installed inside.
+            return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", "."))
     except (OSError, subprocess.CalledProcessError):
-        return None, None
+        pass
+    commit = os.environ.get("SKIMRNN_COMMIT")
+    return (commit.removesuffix("-dirty"), commit.endswith("-dirty")) if commit else (None, None)
 
 
 def _cpu_name() -> str:

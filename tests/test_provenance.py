@@ -43,6 +43,30 @@ def test_another_repository_around_the_package_is_not_ours(package: Path, monkey
     assert provenance._git_state() == (None, None)
 
 
+@pytest.mark.parametrize("suffix", ["", "-dirty"])
+def test_an_image_names_its_commit_where_there_is_no_checkout(
+    package: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+):
+    head = git(package, "rev-parse", "HEAD")
+    if suffix:
+        (package / "module.py").write_text("new")
+    # As the README builds the image.
+    described = git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    assert described == head + suffix
+    monkeypatch.setenv("SKIMRNN_COMMIT", described)
+    installed = tmp_path / "site-packages" / "skimrnn"
+    installed.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "PACKAGE", installed)
+    assert provenance._git_state() == (head, bool(suffix))
+    monkeypatch.setenv("SKIMRNN_COMMIT", "")
+    assert provenance._git_state() == (None, None)
+
+
+def test_a_checkout_is_believed_before_the_image(package: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SKIMRNN_COMMIT", "0" * 40)
+    assert provenance._git_state() == (git(package, "rev-parse", "HEAD"), False)
+
+
 def test_the_kernel_and_its_instruction_set_are_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kernels, "KERNEL", "reference")
     assert provenance.environment().kernel == "reference"

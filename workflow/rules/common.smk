@@ -63,13 +63,14 @@ def records_of(*tasks):
     ]
 
 
-def analyses_of(records):
-    """The analysis beside each record."""
-    return [record.replace(".json", ".analysis.json") for record in records]
+def beside(records, kind):
+    """What lies beside each record: its analysis, or its timing."""
+    return [record.replace(".json", f".{kind}.json") for record in records]
 
 
 RECORDS = records_of(*CONFIG.tasks)
-ANALYSES = analyses_of(RECORDS)
+ANALYSES = beside(RECORDS, "analysis")
+TIMINGS = beside(RECORDS, "timing")
 
 
 def growing(amount):

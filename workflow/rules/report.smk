@@ -88,7 +88,7 @@ rule try_claims:
 rule draw_figures:
     input:
         records=records_of("classification"),
-        analyses=analyses_of(records_of("classification")),
+        analyses=beside(records_of("classification"), "analysis"),
     output:
         report(
             expand(
@@ -119,7 +119,7 @@ rule draw_figures:
 use rule draw_figures as draw_reading_figures with:
     input:
         records=records_of("question_answering"),
-        analyses=analyses_of(records_of("question_answering")),
+        analyses=beside(records_of("question_answering"), "analysis"),
     output:
         report(
             expand(
@@ -149,6 +149,7 @@ rule build_page:
     input:
         records=RECORDS,
         analyses=ANALYSES,
+        timings=TIMINGS,
         speeds=SPEEDS,
         figures=[
             f"reports/{SCALE}/figures/{figure}.svg"

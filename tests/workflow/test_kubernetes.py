@@ -1,0 +1,85 @@
+"""The pipeline on Kubernetes, by the profile: pods that share nothing but a volume, and one that is killed.
+
+Each pod starts in an empty folder and brings its inputs from the volume: a file that a rule does not declare would not
+be there. The cluster's API is a stand-in on this machine; executor, storage and profile are the real ones.
+"""
+
+import shutil
+import sys
+import time
+import zipfile
+from importlib.metadata import distribution
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.workflow.conftest import SHORT, copy_project, environment_of
+
+NEEDED = ("snakemake_executor_plugin_kubernetes", "snakemake_storage_plugin_fs", "flask")
+
+if not (missing := [name for name in NEEDED if find_spec(name) is None]):
+    from tests.workflow.kubernetes_cluster import Cluster, Pod, container_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing), reason=f"no {', '.join(missing)} here: pip install '.[kubernetes]' flask"),
+    pytest.mark.skipif(shutil.which("rsync") is None, reason="no rsync here (Debian: rsync)"),
+]
+
+
+def wheel_of(package: str, folder: Path) -> None:
+    """Pack an installed package of pure Python as pip downloads it."""
+    installed = distribution(package)
+    name = f"{package.replace('-', '_')}-{installed.version}-py3-none-any.whl"
+    with zipfile.ZipFile(folder / name, "w") as wheel:
+        for file in installed.files or []:
+            if "__pycache__" not in file.parts:
+                wheel.write(file.locate(), str(file))
+
+
+def training(pods: "dict[str, Pod]") -> "Pod | None":
+    """A pod that trains."""
+    return next((pod for pod in list(pods.values()) if "train_model" in container_of(pod.job)["args"][1]), None)
+
+
+def test_the_pipeline_runs_in_pods_and_survives_a_killed_one(finished: Path, tmp_path: Path) -> None:
+    folder, image, wheels, volume = (tmp_path / name for name in ("project", "image", "wheels", "volume"))
+    for path in (folder, image, wheels, volume):
+        path.mkdir()
+    copy_project(folder)
+    shutil.copy(finished / SHORT[1], folder / "config")
+    copy_project(image)
+    wheel_of("snakemake-storage-plugin-fs", wheels)
+    profile = yaml.safe_load((folder / "profiles/kubernetes/config.yaml").read_text())
+    programs = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    environment = {"PATH": programs, "PYTHONPATH": str(image), "PYTHONSAFEPATH": "1", "HOME": str(tmp_path)}
+    images = {profile["container-image"]: environment}
+    with Cluster(tmp_path / "cluster", images, {"/opt/wheels": wheels}) as cluster:
+        command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/kubernetes", *SHORT]
+        command += ["--default-storage-prefix", str(volume / "skimrnn")]
+        command += ["--jobs", "2", "--seconds-between-status-checks", "1"]
+        with (tmp_path / "output.txt").open("w") as file:
+            process = psutil.Popen(
+                command,
+                cwd=folder,
+                stdout=file,
+                stderr=file,
+                env=environment_of(folder) | {"KUBECONFIG": str(cluster.kubeconfig)},
+            )
+        killed = None
+        while process.poll() is None:
+            time.sleep(0.2)
+            if killed is None and (killed := training(cluster.pods)):
+                killed.kill()
+    output = (tmp_path / "output.txt").read_text()
+    print(output)
+    assert process.returncode == 0
+    assert killed is not None and output.count("Trying to restart job") == 1
+    assert not cluster.pods and not cluster.secrets
+    for path in (finished / "results").rglob("*.json"):
+        if path.name != "speed.json" and not path.name.endswith(".timing.json"):
+            assert (volume / "skimrnn" / path.relative_to(finished)).read_bytes() == path.read_bytes()
+    assert (volume / "skimrnn/reports/test/index.html").exists()
