@@ -150,7 +150,7 @@ class Cluster:
 
         @app.get(f"{CORE}/pods/<name>/log")
         def read_log(name: str) -> Any:
-            if request.args.get("previous") == "true":
+            if request.args.get("previous", "false").lower() != "false":  # The client writes True.
                 # A container that was never started again has no log before its own: kubelet says so.
                 return {"message": f"previous terminated container in pod {name} not found"}, 400
             return (self.folder / name).with_suffix(".log").read_text()
