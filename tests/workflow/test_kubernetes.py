@@ -11,6 +11,7 @@ import zipfile
 from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,7 +22,7 @@ from tests.workflow.conftest import SHORT, copy_project, environment_of
 NEEDED = ("snakemake_executor_plugin_kubernetes", "snakemake_storage_plugin_fs", "flask")
 
 if not (missing := [name for name in NEEDED if find_spec(name) is None]):
-    from tests.workflow.kubernetes_cluster import Cluster, Pod, container_of
+    from tests.workflow.kubernetes_cluster import Cluster, container_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,9 +41,8 @@ def wheel_of(package: str, folder: Path) -> None:
                 wheel.write(file.locate(), str(file))
 
 
-def training(pods: "dict[str, Pod]") -> "Pod | None":
-    """A pod that trains."""
-    return next((pod for pod in list(pods.values()) if "train_model" in container_of(pod.job)["args"][1]), None)
+def trains(job: dict[str, Any]) -> bool:
+    return "train_model" in container_of(job)["args"][1]
 
 
 def test_the_pipeline_runs_in_pods_and_survives_a_killed_one(finished: Path, tmp_path: Path) -> None:
@@ -72,13 +72,21 @@ def test_the_pipeline_runs_in_pods_and_survives_a_killed_one(finished: Path, tmp
         killed = None
         while process.poll() is None:
             time.sleep(0.2)
-            if killed is None and (killed := training(cluster.pods)):
+            training = [pod for pod in list(cluster.pods.values()) if trains(pod.job)]
+            if killed is None and training:
+                killed = training[0]
                 killed.kill()
     output = (tmp_path / "output.txt").read_text()
     print(output)
     assert process.returncode == 0
     assert killed is not None and output.count("Trying to restart job") == 1
     assert not cluster.pods and not cluster.secrets
+    claim, _ = profile["kubernetes-persistent-volumes"].split(":")
+    for job in cluster.jobs:
+        claims = [volume.get("persistentVolumeClaim") for volume in job["spec"]["template"]["spec"]["volumes"]]
+        assert {"claimName": claim} in claims
+    memory = [container_of(job)["resources"]["requests"]["memory"] for job in cluster.jobs if trains(job)]
+    assert sorted(memory) == ["3000M", "3000M", "6000M"]  # Two runs, and the second attempt of one.
     for path in (finished / "results").rglob("*.json"):
         if path.name != "speed.json" and not path.name.endswith(".timing.json"):
             assert (volume / "skimrnn" / path.relative_to(finished)).read_bytes() == path.read_bytes()
