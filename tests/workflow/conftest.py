@@ -47,6 +47,18 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
+def holds_times(path: Path) -> bool:
+    """Whether a file of `results/` holds times: they differ between any two runs."""
+    return path.name == "speed.json" or path.name.endswith(".timing.json")
+
+
+def assert_same_results(folder: Path, finished: Path) -> None:
+    """Records and analyses are those of the finished copy, byte for byte."""
+    for path in (finished / "results").rglob("*.json"):
+        if not holds_times(path):
+            assert (folder / path.relative_to(finished)).read_bytes() == path.read_bytes()
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which a short pipeline has run."""

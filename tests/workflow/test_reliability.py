@@ -23,7 +23,7 @@ import pytest
 from skimrnn.config import read_config
 from skimrnn.reporting.records import read_task_results
 from skimrnn.reporting.table_formats import write_tables
-from tests.workflow.conftest import SHORT, copy_project, environment_of, snakemake
+from tests.workflow.conftest import SHORT, copy_project, environment_of, holds_times, snakemake
 
 KILLS = int(os.environ.get("SKIMRNN_TEST_KILLS", "0"))
 
@@ -110,7 +110,7 @@ def final(folder: Path, times: Path) -> dict[str, bytes]:
     """The bytes of records and weights, and of the tables made from them with another run's times."""
     results = folder / "results"
     for path in (times / "results").rglob("*.json"):
-        if (path.name == "speed.json" or path.name.endswith(".timing.json")) and folder != times:
+        if holds_times(path) and folder != times:
             shutil.copy(path, folder / path.relative_to(times))
     config = read_config(folder / SHORT[1])
     write_tables(read_task_results(config, "classification", results), folder / "tables")
