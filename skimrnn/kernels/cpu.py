@@ -4,7 +4,6 @@ Inference computes only the cell that each token's decision chose. Training runs
 forward and backward over the whole sequence, weight gradients included. A plain LSTM or GRU runs on the same code.
 """
 
-import math
 import operator
 import os
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from skimrnn.errors import UserError
 from skimrnn.kernels import _cpu
-from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State
+from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State, margin_at
 
 SUPPORTED_ISAS: list[str] = list(_cpu.supported)
 """Instruction sets that were built and that this CPU has, best first."""
@@ -131,10 +130,13 @@ def _run(
 ) -> SkimSequence:
     _check_shapes(inputs, lengths, state, weights)
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, *state, *weights))
-    if noise is None and not wants_gradient and not torch.compiler.is_compiling():
+    # What records calls sees operators of torch's alone.
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if noise is None and not wants_gradient and not recorded:
         return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold, reverse)
-    if wants_gradient and not torch.compiler.is_compiling():
+    if wants_gradient and not recorded:
         _packs.pop(weights[1], None)
+    assert noise is None or (noise.shape == (*inputs.shape[:2], 2) and covers(noise)), (noise.shape, noise.dtype)
     difference = None if noise is None else noise[..., 0] - noise[..., 1]  # (T, B)
     memory = state[1] if cell == "lstm" else None
     run = _forward if wants_gradient or noise is not None else _infer_op
@@ -147,7 +149,7 @@ def _run(
 def _check_shapes(inputs: Tensor, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
     """What C++ gets by address must be what it believes it to be. The numbers in `lengths` are checked there."""
     _, batch, width = inputs.shape
-    assert width == weights[0].shape[1], (inputs.shape, weights[0].shape)
+    assert width == weights[0].shape[1] and covers(inputs), (inputs.shape, inputs.dtype, weights[0].shape)
     _check_sequences(batch, lengths, state, weights)
 
 
@@ -156,13 +158,6 @@ def _check_sequences(batch: int, lengths: Tensor, state: State, weights: Sequenc
     for s in state:
         assert s.shape == wanted and s.dtype == torch.float32 and s.is_cpu, (s.shape, s.dtype, s.device)
     assert lengths.shape == (batch,) and lengths.dtype == torch.int64 and lengths.is_cpu, lengths
-
-
-def _logit(threshold: float) -> float:
-    """The margin at which p(read) is `threshold`: all real margins lie above that of 0 and below that of 1."""
-    if threshold <= 0:
-        return -math.inf
-    return math.inf if threshold >= 1 else math.log(threshold / (1 - threshold))
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -256,7 +251,7 @@ def _infer(
             lengths.data_ptr(),
             state[0].data_ptr(),
             cells[0],
-            _logit(threshold),
+            margin_at(threshold),
             reverse,
             torch.get_num_threads(),
         ),
@@ -488,7 +483,7 @@ def _batch(shape: torch.Size, arrays: Sequence[Tensor | None], threshold: float,
         lengths,
         hidden,
         memory,
-        _logit(threshold),
+        margin_at(threshold),
         reverse,
         torch.get_num_threads(),
     )
@@ -538,4 +533,9 @@ def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
     )
 
 
+def _differentiate_again(ctx: Any, *gradients: Any) -> None:
+    raise RuntimeError("the CPU kernels compute first derivatives alone: set SKIMRNN_KERNEL=reference for second ones")
+
+
 torch.library.register_autograd("skimrnn::forward", _differentiate, setup_context=_save)
+torch.library.register_autograd("skimrnn::backward", _differentiate_again)

@@ -18,6 +18,7 @@ Under Triton's interpreter (`TRITON_INTERPRET=1`) the same code runs on CPU tens
 # mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: N803
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +28,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State, in_order, reorder, reversal
+from skimrnn.kernels.reference import (
+    CellWeights,
+    DecisionWeights,
+    SkimSequence,
+    State,
+    in_order,
+    margin_at,
+    reorder,
+    reversal,
+)
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels, on the CPU, as it does for its own tests."""
@@ -106,6 +116,8 @@ def _run(
     hidden, cell = (s.contiguous() for s in state)
     assert hidden.shape == cell.shape == (*models, batch, weights[1].shape[-1]), (inputs.shape, hidden.shape)
     assert lengths.shape == (*models, batch), (inputs.shape, lengths.shape)
+    if math.prod(inputs.shape[-3:-1]) * _row_size(weights) >= 1 << 31:  # Places in a model's rows of gates.
+        raise ValueError(f"{inputs.shape[-3]} steps of {batch} sequences are too many for one launch: split the batch")
     if not isinstance(temperature, Tensor):
         temperature = inputs.new_full(models, temperature)
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, hidden, cell, *weights))
@@ -117,7 +129,7 @@ def _run(
         weights,
         None if noise is None else noise.contiguous(),
         temperature.to(inputs),
-        threshold,
+        margin_at(threshold),
         needs_gradient,
     )
     return outputs, last_hidden, last_cell, log_p, read
@@ -190,7 +202,7 @@ def _forward_kernel(
     cells,  # (N, T, B, D)
     steps,
     batch,
-    threshold,
+    limit,  # of the margin: above it a token is read
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
@@ -271,7 +283,7 @@ def _forward_kernel(
             log_read = tl.minimum(margin, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(margin)))
             tl.store(log_p + 2 * token, log_read)
             tl.store(log_p + 2 * token + 1, log_read - margin)
-            reads = tl.sigmoid(margin) > threshold
+            reads = margin > limit
             tl.store(read + token, reads)
             if RELAXED:
                 share = tl.sigmoid((margin + gumbel) * sharpness)
@@ -500,7 +512,7 @@ def _forward(
     weights: list[Tensor],
     noise: Tensor | None,
     temperature: Tensor,
-    threshold: float,
+    limit: float,
     keeps: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs, last h, last c, log-probabilities, decisions; and for the way back gates, memory cells and rows.
@@ -512,7 +524,9 @@ def _forward(
     projected = inputs.flatten(-3, -2) @ input_rows.mT + bias[..., None, :]
     results = tuple(torch.zeros_like(t) for t in _results(inputs, hidden, weights, keeps))
     outputs, last_hidden, last_cell, log_p, read, tape, cells = results
-    _forward_kernel[(batch, lengths.numel() // batch)](
+    if batch == 0:
+        return (*results, rows, hidden_rows)  # type: ignore[return-value]
+    _forward_kernel[(batch, math.prod(inputs.shape[:-3]))](
         projected,
         lengths,
         hidden,
@@ -529,7 +543,7 @@ def _forward(
         cells,
         steps,
         batch,
-        threshold,
+        limit,
         ROW=rows.shape[-2],
         SKIMS=len(weights) > 4,
         RELAXED=noise is not None,
@@ -569,7 +583,7 @@ def _(
     weights: list[Tensor],
     noise: Tensor | None,
     temperature: Tensor,
-    threshold: float,
+    limit: float,
     keeps: bool,
 ) -> tuple[Tensor, ...]:
     models, size, width = inputs.shape[:-3], hidden.shape[-1], inputs.shape[-1]
@@ -600,7 +614,9 @@ def _backward(
     d_projected = torch.zeros_like(tape)
     d_first_hidden, d_first_cell = torch.empty_like(hidden), torch.empty_like(cell)
     steps, batch, row = tape.shape[-3:]
-    _backward_kernel[(batch, lengths.numel() // batch)](
+    if batch == 0:
+        return d_projected, d_first_hidden, d_first_cell
+    _backward_kernel[(batch, math.prod(tape.shape[:-3]))](
         lengths,
         hidden,
         cell,

@@ -4,6 +4,7 @@ Symbols of the paper: d = `hidden_size` (D), d' = `small_size` (S), tau = `tempe
 Index 0 of a decision is "read", index 1 is "skim" (the paper counts from 1). G is the number of a cell's gates.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -148,11 +149,12 @@ def _run(
         projected = reorder(projected, order)
         noise = None if noise is None else reorder(noise, order)
         return in_order(_run(step, projected, lengths, state, threshold, noise, temperature, False), order)
+    limit = math.log(threshold) if threshold > 0 else -math.inf  # Probabilities themselves may be too small for 0.
     states, log_probabilities, reads = [], [], []
     for position, projected_step in enumerate(projected.unbind()):
         read_state, small_state, logits = step(projected_step, state)
         log_p = functional.log_softmax(logits, dim=1)  # (B, 2)
-        read = log_p[:, :1].exp() > threshold  # (B, 1)
+        read = log_p[:, :1] > limit  # (B, 1)
         skim_state = [
             torch.cat([new, old[:, new.shape[1] :]], dim=1) for new, old in zip(small_state, state, strict=True)
         ]
@@ -175,6 +177,13 @@ def _run(
         torch.stack(log_probabilities).masked_fill(~valid[..., None], 0.0),
         torch.stack(reads) & valid,
     )
+
+
+def margin_at(threshold: float) -> float:
+    """The logit of reading less that of skimming at which p(read) is `threshold`; beyond all others at 0 and at 1."""
+    if threshold <= 0:
+        return -math.inf
+    return math.inf if threshold >= 1 else math.log(threshold / (1 - threshold))
 
 
 def reversal(lengths: Tensor, steps: int) -> Tensor:

@@ -23,20 +23,20 @@ class SkimGRU(SkimmingLayer):
 
     @overload
     def forward(
-        self, input: Tensor | PackedSequence, state: Tensor | None = None, *, return_decisions: Literal[False] = False
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, return_decisions: Literal[False] = False
     ) -> tuple[Tensor | PackedSequence, Tensor]: ...
 
     @overload
     def forward(
-        self, input: Tensor | PackedSequence, state: Tensor | None = None, *, return_decisions: Literal[True]
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, return_decisions: Literal[True]
     ) -> tuple[Tensor | PackedSequence, Tensor, Decisions]: ...
 
     def forward(
-        self, input: Tensor | PackedSequence, state: Tensor | None = None, *, return_decisions: bool = False
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, return_decisions: bool = False
     ) -> tuple[Tensor | PackedSequence, Tensor] | tuple[Tensor | PackedSequence, Tensor, Decisions]:
-        """Run over a batch, from zeros or from `state` (h_0; layers times directions, B, `hidden_size`).
+        """Run over a batch, from zeros or from `hx` (h_0; layers times directions, B, `hidden_size`).
 
         With `return_decisions` a third value holds the probabilities and decisions of every token.
         """
-        output, (hidden,), decisions = self._forward(input, None if state is None else (state,))
+        output, (hidden,), decisions = self._forward(input, None if hx is None else (hx,))
         return (output, hidden, decisions) if return_decisions else (output, hidden)

@@ -19,10 +19,15 @@ class SkimLSTM(SkimmingLayer):
     (T, `input_size`), or a `PackedSequence`; the result is `(output, (h_n, c_n))` in torch's shapes. In training mode
     each step is the Gumbel-softmax relaxation at `temperature` (an attribute that the training loop lowers); in
     evaluation mode each decision is hard and deterministic: a token is read when p_t(read) > `threshold`, an attribute
-    that can be moved at any time. With `small_size` 0 a token that is not read is skipped: the state is copied.
+    that can be moved at any time and that no state dict holds. With `small_size` 0 a token that is not read is skipped:
+    the state is copied.
 
     Skimming saves time in evaluation mode under `torch.no_grad()` (or where nothing requires a gradient). The packed
-    weights are then kept between calls, and packed anew when the weights have changed.
+    weights are then kept between calls, and packed anew when the weights have changed. (Change a part of a weight under
+    `torch.no_grad()`: a write of a few numbers through `.data` or NumPy can go unseen.)
+
+    The fast kernels compute in float32, under autocast, too, and know first derivatives, backwards, alone;
+    `SKIMRNN_KERNEL=reference` gives all derivatives that torch can.
     """
 
     _name = "LSTM"
@@ -39,22 +44,22 @@ class SkimLSTM(SkimmingLayer):
     def forward(
         self,
         input: Tensor | PackedSequence,
-        state: LSTMState | None = None,
+        hx: LSTMState | None = None,
         *,
         return_decisions: Literal[False] = False,
     ) -> tuple[Tensor | PackedSequence, LSTMState]: ...
 
     @overload
     def forward(
-        self, input: Tensor | PackedSequence, state: LSTMState | None = None, *, return_decisions: Literal[True]
+        self, input: Tensor | PackedSequence, hx: LSTMState | None = None, *, return_decisions: Literal[True]
     ) -> tuple[Tensor | PackedSequence, LSTMState, Decisions]: ...
 
     def forward(
-        self, input: Tensor | PackedSequence, state: LSTMState | None = None, *, return_decisions: bool = False
+        self, input: Tensor | PackedSequence, hx: LSTMState | None = None, *, return_decisions: bool = False
     ) -> tuple[Tensor | PackedSequence, LSTMState] | tuple[Tensor | PackedSequence, LSTMState, Decisions]:
-        """Run over a batch, from zeros or from `state` (h_0, c_0; layers times directions, B, `hidden_size` each).
+        """Run over a batch, from zeros or from `hx` (h_0, c_0; layers times directions, B, `hidden_size` each).
 
         With `return_decisions` a third value holds the probabilities and decisions of every token.
         """
-        output, (hidden, cell), decisions = self._forward(input, state)
+        output, (hidden, cell), decisions = self._forward(input, hx)
         return (output, (hidden, cell), decisions) if return_decisions else (output, (hidden, cell))

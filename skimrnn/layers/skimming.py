@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence, State, runs_models_together
 from skimrnn.kernels.reference import in_order, reorder, reversal
+from skimrnn.layers.plain_lstm import checked_lengths
 
 
 class Decisions(NamedTuple):
@@ -93,6 +94,9 @@ class SkimmingLayer(nn.Module):
                     shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, width), "weight_hh": (rows, hidden_size)}
                     if bias:
                         shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+                    else:  # One tensor for all calls: packed weights are known by their tensors.
+                        zeros = torch.zeros(rows, device=device, dtype=dtype)
+                        self.register_buffer(prefix + "no_bias", zeros, persistent=False)
                     for name, shape in shapes.items():
                         parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
                         self.register_parameter(prefix + name + suffix, parameter)
@@ -124,6 +128,11 @@ class SkimmingLayer(nn.Module):
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+        for zeros in self.buffers():
+            nn.init.zeros_(zeros)
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: programs call this on torch's layers, and here the kernels lay the weights out themselves."""
 
     def extra_repr(self) -> str:
         """What `print(layer)` shows."""
@@ -136,20 +145,22 @@ class SkimmingLayer(nn.Module):
         self, input: Tensor | PackedSequence, state: State | None
     ) -> tuple[Tensor | PackedSequence, State, Decisions]:
         if isinstance(input, PackedSequence):
-            self._check_input(input.data)
-            padded, lengths = pad_packed_sequence(input)  # In the order that the caller knows, as `state` is.
+            data, state = self._checked_input(input.data, state)
+            padded, lengths = pad_packed_sequence(
+                input._replace(data=data)
+            )  # In the order that the caller knows, as `state` is.
             state = self._checked_state(padded, state)
             outputs, last, decisions = self._run_layers(padded, lengths, state)
             if input.sorted_indices is not None:
                 outputs = outputs.index_select(1, input.sorted_indices)
                 lengths = lengths[input.sorted_indices.cpu()]
             data = pack_padded_sequence(outputs, lengths).data
-            return PackedSequence(data, *input[1:]), last, decisions
+            return input._replace(data=data), last, decisions
         if input.dim() not in (2, 3):
             raise ValueError(f"{self._name}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched = input.dim() == 3
         self._check_dimensions(state, batched)
-        self._check_input(input)
+        input, state = self._checked_input(input, state)
         padded = input.transpose(0, 1) if batched and self.batch_first else input  # (T, B, E) or (T, E)
         if not batched:
             padded = padded[:, None]
@@ -168,10 +179,10 @@ class SkimmingLayer(nn.Module):
         """What the layer gives for a packed batch, from a zero state and without the price of packing it.
 
         Inputs (T, B, `input_size`) of `lengths` (B); outputs (T, B, directions * `hidden_size`), zero past each length,
-        the last state in torch's shape, and the decisions.
+        the last state in torch's shape, and the decisions. A length that is not in 1 to T is a `ValueError`.
         """
-        self._check_input(inputs)
-        return self._run_layers(inputs, lengths, self._checked_state(inputs, None))
+        inputs, _ = self._checked_input(inputs, None)
+        return self._run_layers(inputs, checked_lengths(lengths, inputs), self._checked_state(inputs, None))
 
     def _run_layers(self, inputs: Tensor, lengths: Tensor, state: State) -> tuple[Tensor, State, Decisions]:
         """Run all layers over (T, B, E) from `state` (L, B, D each)."""
@@ -253,14 +264,17 @@ class SkimmingLayer(nn.Module):
             yield f"_l{layer}_reverse"
 
     def _weights(self, prefix: str, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        parameters = self._parameters
-        weight: Any = parameters[f"{prefix}weight_ih{suffix}"]
-        hidden: Any = parameters[f"{prefix}weight_hh{suffix}"]
+        weights = self._weight(f"{prefix}weight_ih{suffix}"), self._weight(f"{prefix}weight_hh{suffix}")
         if not self.bias:
-            zeros = weight.new_zeros(len(weight))
-            return weight, hidden, zeros, zeros
-        biases: Any = parameters[f"{prefix}bias_ih{suffix}"], parameters[f"{prefix}bias_hh{suffix}"]
-        return weight, hidden, *biases
+            zeros: Tensor = getattr(self, prefix + "no_bias")
+            return *weights, zeros, zeros
+        return *weights, self._weight(f"{prefix}bias_ih{suffix}"), self._weight(f"{prefix}bias_hh{suffix}")
+
+    def _weight(self, name: str) -> Tensor:
+        """A parameter, or what pruning or a parametrisation put in its place."""
+        parameter: Any = self._parameters.get(name)  # Much faster than the attribute.
+        weight: Tensor = getattr(self, name) if parameter is None else parameter
+        return weight
 
     # Torch's own messages, so that a program that expects them goes on working.
 
@@ -276,8 +290,11 @@ class SkimmingLayer(nn.Module):
             )
         raise RuntimeError(f"For {kind} input, hx should also be {expected}-D but got {state[0].dim()}-D tensor")
 
-    def _check_input(self, input: Tensor) -> None:
-        dtype = self.get_parameter("weight_ih_l0").dtype
+    def _checked_input(self, input: Tensor, state: State | None) -> tuple[Tensor, State | None]:
+        """The input and the state; under autocast in the type of the weights, which the kernels compute in."""
+        dtype = self._weight("weight_ih_l0").dtype
+        if torch.is_autocast_enabled(input.device.type):
+            input, state = input.to(dtype), None if state is None else tuple(s.to(dtype) for s in state)
         if input.dtype != dtype:
             raise ValueError(
                 f"RNN input dtype ({input.dtype}) does not match weight dtype ({dtype}). "
@@ -287,6 +304,7 @@ class SkimmingLayer(nn.Module):
             raise RuntimeError(
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.shape[-1]}"
             )
+        return input, state
 
     def _checked_state(self, padded: Tensor, state: State | None) -> State:
         """The initial state (L, B, D each): zeros where none is given."""

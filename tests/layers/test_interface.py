@@ -1,13 +1,16 @@
 """The layers beside `nn.LSTM` and `nn.GRU`: every kind of input, state, layer and direction; the same errors."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from skimrnn import SkimGRU, SkimLSTM
+from skimrnn import SkimGRU, SkimLSTM, kernels
+from skimrnn.layers.plain_lstm import padded_lstm
 
 T, B, E, D, S = 6, 4, 5, 9, 3
 LENGTHS = torch.tensor([3, 6, 1, 5])
@@ -129,6 +132,92 @@ def test_compiled_is_eager(skimming, _, training, seed):
                 wanted = torch.autograd.grad(expected[0].square().sum(), [inputs, *layer.parameters()])
                 given = torch.autograd.grad(actual[0].square().sum(), [inputs, *layer.parameters()])
                 assert_close(given, wanted, 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace:DeprecationWarning")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("skimming, _", PAIRS)
+@torch.no_grad()
+def test_traced_is_eager_and_the_weights_are_packed_once(skimming, _, bias, seed, monkeypatch):
+    cpu = pytest.importorskip("skimrnn.kernels.cpu", reason="installed without the compiled kernels")
+    layer = skimming(E, D, S, bias=bias).eval()
+    packs, pack = [], cpu._pack
+    monkeypatch.setattr(cpu, "_pack", lambda *arguments: packs.append(1) or pack(*arguments))
+    inputs = torch.randn(T, B, E)
+    expected = layer(inputs), layer(inputs)
+    assert len(packs) == (kernels.KERNEL == "cpu")
+    traced = torch.jit.trace(layer, (inputs,), check_trace=False)
+    assert_close((traced(inputs), traced(-inputs)), (expected[0], layer(-inputs)), 0)
+
+
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_other_tensors_may_stand_in_for_the_weights(skimming, plain, seed):
+    """As torch's layers take pruning, parametrisations and functional calls."""
+    inputs = torch.randn(T, B, E)
+    theirs = plain(E, D).eval()
+    ours = start_from(skimming, theirs)
+    ours.threshold = 0.0
+    halves = {name: weight.detach() / 2 for name, weight in theirs.named_parameters()}
+    assert_close(
+        torch.func.functional_call(ours, halves, (inputs,)), torch.func.functional_call(theirs, halves, (inputs,))
+    )
+    for layer in (ours, theirs):
+        prune.l1_unstructured(layer, "weight_hh_l0", 0.5)
+        parametrizations.weight_norm(layer, "weight_ih_l0")
+    assert_close(ours(inputs), theirs(inputs))
+    given, wanted = (
+        torch.autograd.grad(layer(inputs)[0].square().sum(), layer.weight_hh_l0_orig) for layer in (ours, theirs)
+    )
+    assert_close(given, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_under_autocast_it_takes_what_torchs_layer_takes(skimming, plain, seed):
+    layer, inputs = skimming(E, D, S).eval(), torch.randn(T, B, E).bfloat16()
+    state = state_for(layer)
+    half = tuple(s.bfloat16() for s in state) if isinstance(state, tuple) else state.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        plain(E, D)(inputs)
+        given = layer(inputs, half), layer(pack_padded_sequence(inputs, LENGTHS, enforce_sorted=False))
+    inputs = inputs.float()
+    state = tuple(s.float() for s in half) if isinstance(half, tuple) else half.float()
+    if kernels.KERNEL == "cpu":  # The reference's products are torch's, which autocast computes in bfloat16.
+        assert_close(given[0], layer(inputs, state), 0)
+        assert_close(given[1], layer(pack_padded_sequence(inputs, LENGTHS, enforce_sorted=False)), 0)
+    with pytest.raises(ValueError, match="does not match weight dtype"):
+        layer(inputs.bfloat16())
+
+
+@pytest.mark.parametrize("skimming, _", PAIRS)
+def test_second_derivatives_are_refused_where_there_are_none(skimming, _, seed):
+    if kernels.KERNEL != "cpu":
+        pytest.skip("the compiled kernels are not in use")
+    inputs = torch.randn(T, B, E, requires_grad=True)
+    (slope,) = torch.autograd.grad(skimming(E, D, S)(inputs)[0].sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="SKIMRNN_KERNEL=reference"):
+        slope.square().sum().backward()
+
+
+@pytest.mark.parametrize("kernel", ["cpu", "reference"])
+@pytest.mark.parametrize("lengths", [[3, 0, 1, 2], [1, T + 1, 2, 3]])
+def test_lengths_that_cannot_be_are_refused(lengths, kernel, monkeypatch):
+    if kernel == "cpu" and kernels.KERNEL != "cpu":
+        pytest.skip("the compiled kernels are not in use")
+    monkeypatch.setattr(kernels, "KERNEL", kernel)
+    inputs, lengths = torch.randn(T, B, E), torch.tensor(lengths)
+    for run in (SkimLSTM(E, D, S).run_padded, partial(padded_lstm, nn.LSTM(E, D))):
+        with pytest.raises(ValueError, match=f"between 1 and {T}"):
+            run(inputs, lengths)
+        outputs, *_ = run(inputs, LENGTHS.int())
+        assert outputs.shape == (T, B, D)
+
+
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_it_is_called_as_torchs_layer_is(skimming, plain, seed):
+    layer, inputs = skimming(E, D, S).eval(), torch.randn(T, B, E)
+    state = state_for(layer)
+    layer.flatten_parameters()
+    assert_close(layer(input=inputs, hx=state), layer(inputs, state), 0)
 
 
 def message_of(function):

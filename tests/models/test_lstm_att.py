@@ -50,8 +50,6 @@ def test_the_layers_see_the_word_its_average_of_the_question_and_their_product(s
     for parameter in (model.question_weight, model.match_weight, *model.projection.parameters()):
         torch.nn.init.normal_(parameter)
     question, context = torch.tensor([[3, 4, 5, 0]]), torch.tensor([[6, 7]])
-    seen = []
-    model.layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     logits = model(padded(question, [3]), padded(context, [2]))
     expected = []
     for x in vectors[context[0]]:

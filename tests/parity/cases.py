@@ -67,7 +67,8 @@ def make_case(cell: str, sizes: tuple[int, int, int, int, int]) -> Case:
         return [torch.rand(shape, dtype=torch.float64).sub(0.5) * 3 / hidden**0.5 for shape in shapes]
 
     lengths = torch.randint(1, steps + 1, (batch,))
-    lengths[torch.randint(batch, ())] = steps
+    if batch:
+        lengths[torch.randint(batch, ())] = steps
     return Case(
         cell,
         torch.randn(steps, batch, inputs, dtype=torch.float64),

@@ -168,6 +168,23 @@ def test_both_directions_of_a_layer_run_in_one_launch(
     assert torch.equal(decisions.read, expected_decisions.read)
 
 
+def test_an_empty_batch_gives_empty_results(seed: int) -> None:
+    case = on_device(make_case("lstm", (3, 5, 2, 4, 0)), True)
+    sequence = case.run(gpu, noise=case.noise)
+    assert [value.shape for value in values(sequence)] == [(4, 0, 5), (0, 5), (0, 5), (4, 0, 2)]
+    sequence.outputs.sum().backward()
+    assert not any(weight.grad.any() for weight in case.weights)
+
+
+def test_more_than_32_bits_can_count_is_refused() -> None:
+    case = on_device(make_case("lstm", (1, 5, 2, 1, 1)))
+    case.inputs = case.inputs.expand(1 << 20, 128, 1)
+    case.lengths = torch.ones(128, dtype=torch.int64)
+    case.state = tuple(s.expand(128, 5) for s in case.state)
+    with pytest.raises(ValueError, match="split the batch"):
+        case.run(gpu)
+
+
 @pytest.mark.parametrize("relaxed", [True, False])
 def test_opcheck(relaxed: bool, seed: int) -> None:
     models, steps, batch, width, hidden, small = 2, 2, 2, 4, 3, 1

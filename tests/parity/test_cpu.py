@@ -241,6 +241,17 @@ def test_what_is_not_finite_goes_through_as_in_torch(cell, value, isa, seed):
     assert torch.equal(skimmed.read, wanted.read)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_at_the_ends_of_the_threshold_no_probability_is_too_small_or_too_large(cell, isa, seed):
+    """Those of margins of 400 are 0 and 1 in float32."""
+    case = make_case(cell, SIZES[0]).to(torch.float32)
+    for bias, threshold, read in ((400.0, 0.0, True), (-400.0, 1.0, False)):
+        case.weights[10] = torch.tensor([-bias, bias])
+        for kernel in (cpu, reference):
+            sequence = case.run(kernel, threshold=threshold)
+            assert int(sequence.read.sum()) == (int(case.lengths.sum()) if read else 0)
+
+
 def test_a_tie_is_skimmed(seed):
     case = make_case("lstm", SIZES[0]).to(torch.float32)
     case.weights[8:] = [torch.zeros_like(w) for w in case.weights[8:]]
