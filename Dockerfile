@@ -21,4 +21,6 @@ RUN pip freeze | grep '^snakemake-storage-plugin-' | xargs pip download --no-cac
 # Records name it.
 ARG COMMIT
 ENV SKIMRNN_COMMIT=$COMMIT
+# Whoever runs it may have no home folder.
+ENV XDG_CACHE_HOME=/tmp
 WORKDIR /work

@@ -2,18 +2,20 @@
 #
 #   snakemake --cores 8                                     the paper's grid (config/paper.yaml)
 #   snakemake --cores 2 --configfile config/smoke.yaml      the same rules on small embedded corpora
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
-# Without --configfile; a --config that overrides single values may still be there.
-if "models" not in config:
+# A --config that overrides single values may still be there.
+if not workflow.overwrite_configfiles:
 
     configfile: "config/paper.yaml"
 
 
 # Used with `--software-deployment-method apptainer` alone; otherwise rules run in the environment that snakemake runs in.
-container: "docker://python:3.11-bookworm"
+container: os.environ.get("SKIMRNN_IMAGE", "skimrnn.sif")
 
 
 include: "workflow/rules/common.smk"
@@ -36,6 +38,7 @@ rule all:
         # Named although the page needs them: where it is there, what it lacks would not be missed.
         RECORDS,
         ANALYSES,
+        PREDICTIONS,
         SPEEDS,
         f"reports/{SCALE}/index.html",
         f"reports/{SCALE}/claims.md",

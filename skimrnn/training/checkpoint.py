@@ -72,7 +72,7 @@ def load_checkpoint(
             average.load_state_dict(groups["average"])
         optimizer.load_state_dict(groups["adam"])
         torch.set_rng_state(tensors["random"])
-        if _on_gpu(model):
+        if _on_gpu(model) and "random_gpu" in tensors:  # A run that began on a CPU has none yet.
             torch.cuda.set_rng_state(tensors["random_gpu"])
         return groups["best"], Progress(**json.loads(metadata["progress"]))
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

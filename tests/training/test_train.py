@@ -95,6 +95,20 @@ def test_sigkill_at_random_points_resumes_to_the_same_bytes(prepared: Prepared, 
     assert run_to_record(config, "skim", prepared, tmp_path / "killed") == expected
 
 
+def test_a_run_that_began_on_a_cpu_goes_on_where_there_is_a_gpu(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint holds no random numbers of a GPU."""
+    run = small_config().run("sst", "skim", 0)
+    train(run, prepared, tmp_path, Silent(), until=20)
+    reporter = Silent()
+    with monkeypatch.context() as patch:
+        patch.setattr("skimrnn.training.checkpoint._on_gpu", lambda model: True)
+        patch.setattr("torch.cuda.get_rng_state", torch.get_rng_state)
+        train(run, prepared, tmp_path, reporter)
+    assert reporter.messages == ["goes on from step 20"]
+
+
 def test_a_run_at_its_limit_goes_on_where_the_limit_is_raised(prepared: Prepared, tmp_path: Path) -> None:
     expected = run_to_record(small_config(), "skim", prepared, tmp_path / "whole")
     run_to_record(small_config(max_steps=40), "skim", prepared, tmp_path / "raised")

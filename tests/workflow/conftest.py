@@ -16,11 +16,10 @@ SHORT = ("--configfile", "config/short.yaml")
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """The environment in which a copy of the project uses its own package."""
-    return os.environ | {
-        "PYTHONPATH": str(folder),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
+    """The environment in which a copy of the project uses its own package; Python's own is not activated."""
+    own = Path(sys.executable).parent
+    others = [place for place in os.environ["PATH"].split(os.pathsep) if Path(place) != own]
+    return os.environ | {"PYTHONPATH": str(folder), "PATH": os.pathsep.join(others)}
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

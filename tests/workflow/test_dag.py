@@ -9,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 from tests.workflow.conftest import SHORT, copy_project, environment_of, snakemake
@@ -33,13 +37,15 @@ def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_pat
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Of the processor, not of the clock, which other work on the machine moves on, too.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20
-    assert jobs["train_model"] == jobs["evaluate_model"] == jobs["analyse_model"] == (2 * 9 + 4 * 5 + 13) * 3
+    assert jobs["train_model"] == jobs["analyse_model"] == (2 * 9 + 4 * 5 + 13) * 3
+    assert (jobs["evaluate_model"], jobs["evaluate_reader"]) == ((2 * 9 + 4 * 5) * 3, 13 * 3)
     assert jobs["train_first_steps"] == 2 * 3  # One a seed of LSTM+Att and of BiDAF, however many runs start from it.
     assert jobs["fetch_dataset"] == jobs["tokenise_dataset"] == jobs["prepare_dataset"] == 7
     assert set(jobs) > REPORT
     with_stand_ins = planned(folder, "--config", "data={source: mirror, mirror: hub}")
     assert with_stand_ins["train_model"] == (2 * 9 + 4 * 5 + 13) * 3 + 2 * 5
     assert with_stand_ins["fetch_dataset"] == 9
+    assert planned(folder, "--config", "models={skim-5-0.01: {gamma: 0.05}}") == jobs
 
 
 def test_the_pipeline_ends_in_records_tables_figures_and_a_page(finished: Path) -> None:
@@ -115,6 +121,54 @@ def test_records_that_are_there_count_as_finished(finished: Path, tmp_path: Path
     for name in ("classification.md", "index.html"):
         made = [(place / "reports" / "test" / name).read_bytes() for place in (folder, finished)]
         assert made[0] == made[1]
+
+
+def test_a_dataset_that_is_not_finished_does_not_run_those_that_are(finished: Path, tmp_path: Path) -> None:
+    """In a clone the word vectors are made anew for the one, which the others were not trained with."""
+    folder = copy_project(tmp_path)
+    config = yaml.safe_load((finished / "config" / "short.yaml").read_text())
+    config["datasets"]["rotten_tomatoes"] = config["datasets"]["sst"]
+    config["vectors"] |= {"source": "corpus"}
+    (folder / "config" / "short.yaml").write_text(yaml.safe_dump(config))
+    shutil.copytree(finished / "results", folder / "results")
+    jobs = planned(folder, *SHORT)
+    assert jobs["train_model"] == jobs["evaluate_model"] == 2 and jobs["prepare_dataset"] == 1
+    assert jobs["tokenise_dataset"] == 2  # The vectors are trained on the texts of both.
+    (folder / "results" / "test" / "sst" / "skim" / "0.json").unlink()
+    assert planned(folder, *SHORT)["train_model"] == 4
+
+
+def test_other_files_of_a_mirror_or_of_vectors_are_read_again(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "project")
+    for mirror, text in (("a", "good"), ("b", "better")):
+        (folder / mirror / "SetFit" / "sst2").mkdir(parents=True)
+        for split in ("train", "validation", "test"):
+            table = pa.table({"text": [text, "bad"], "label": [1, 0]})
+            pq.write_table(table, folder / mirror / "SetFit" / "sst2" / f"{split}.parquet")
+    np.savez(folder / "vectors.npz", words=["good"], vectors=np.ones((1, 4), np.float32))
+
+    def with_mirror(mirror: str) -> tuple[str, ...]:
+        settings = (
+            f"data={{source: mirror, mirror: {mirror}}}",
+            "vectors={source: file, path: vectors.npz, dimension: 4}",
+        )
+        targets = ("data/raw/mirror/sst", "data/vectors/test.safetensors")
+        return (*SHORT, "--config", *settings, "--", *targets)
+
+    assert snakemake(folder, *with_mirror("a")).returncode == 0
+    assert planned(folder, *with_mirror("a")) == {}
+    assert set(planned(folder, *with_mirror("b"))) == {"fetch_dataset", "total"}
+    pq.write_table(pa.table({"text": ["fine"], "label": [1]}), folder / "a" / "SetFit" / "sst2" / "test.parquet")
+    assert set(planned(folder, *with_mirror("a"))) == {"fetch_dataset", "total"}
+    np.savez(folder / "vectors.npz", words=["good", "bad"], vectors=np.ones((2, 4), np.float32))
+    assert set(planned(folder, *with_mirror("a"))) == {"fetch_dataset", "make_vectors", "total"}
+
+
+def test_another_benchmark_is_judged_and_shown(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "project")
+    (folder / "results" / "benchmark").mkdir()
+    (folder / "results" / "benchmark" / "cpu-other.json").write_text("{}")
+    assert set(planned(folder, *SHORT)) == {"try_claims", "build_page", "all", "total"}
 
 
 def test_a_record_that_is_missing_is_made_though_the_page_is_there(finished: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the daemons of a cluster are started by root"),
     pytest.mark.skipif(
         find_spec("snakemake_executor_plugin_slurm") is None,
-        reason="no snakemake-executor-plugin-slurm here: pip install '.[cluster]'",
+        reason="no snakemake-executor-plugin-slurm here: see README, On a cluster",
     ),
 ]
 

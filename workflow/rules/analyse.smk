@@ -13,6 +13,8 @@ rule analyse_model:
         f"logs/analyse_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.log",
     benchmark:
         f"benchmarks/analyse_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.tsv"
+    wildcard_constraints:
+        dataset="|".join(TO_BE_RUN.values()),
     threads: 1
     resources:
         mem_mb=growing(4000),

@@ -1,5 +1,6 @@
 # The checked config, the grid, and what makes a rule run again.
 import os
+import sys
 from pathlib import Path
 
 import yaml
@@ -7,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 from skimrnn.config import parse_config
 from skimrnn.data.registry import DATASETS
+from skimrnn.data.sources import mirrored_file
 from skimrnn.errors import UserError
 from skimrnn.files import digest_of, sha256_of_file, write_text
 from skimrnn.provenance import ANALYSIS_CODE, TRAINING_CODE, code_digest
@@ -28,6 +30,10 @@ if not _config_file.exists():
 os.environ["SKIMRNN_CONFIG"] = str(_config_file)
 
 
+# Rules call `python`: the one that runs Snakemake, though its environment may not be activated.
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+
+
 envvars:
     "SKIMRNN_CONFIG",
 
@@ -45,21 +51,33 @@ AVAILABLE = [
     for dataset in CONFIG.datasets
     if SOURCE != "hub" or DATASETS[dataset].on_hub
 ]
-SPEEDS = [
-    f"results/{SCALE}/{dataset}/speed.json"
-    for dataset in AVAILABLE
-    if CONFIG.timed_models(dataset)
-]
+
+
+def speed_of(dataset):
+    """The speeds of a dataset's models, where some are timed."""
+    return (
+        [f"results/{SCALE}/{dataset}/speed.json"]
+        if CONFIG.timed_models(dataset)
+        else []
+    )
+
+
+def records_of_dataset(dataset):
+    """The records of all runs on a dataset."""
+    return [
+        f"results/{SCALE}/{dataset}/{model}/{seed}.json"
+        for model in CONFIG.models_of(dataset)
+        for seed in CONFIG.seeds_of(dataset)
+    ]
 
 
 def records_of(*tasks):
     """The records of all runs of some tasks."""
     return [
-        f"results/{SCALE}/{dataset}/{model}/{seed}.json"
+        record
         for dataset in AVAILABLE
         if DATASETS[dataset].task in tasks
-        for model in CONFIG.models_of(dataset)
-        for seed in CONFIG.seeds_of(dataset)
+        for record in records_of_dataset(dataset)
     ]
 
 
@@ -71,6 +89,42 @@ def beside(records, kind):
 RECORDS = records_of(*CONFIG.tasks)
 ANALYSES = beside(RECORDS, "analysis")
 TIMINGS = beside(RECORDS, "timing")
+PREDICTIONS = beside(records_of("question_answering"), "predictions")
+SPEEDS = [speed for dataset in AVAILABLE for speed in speed_of(dataset)]
+
+
+def came_with_the_checkout(dataset):
+    """Whether all results of a dataset are there, and no data that they were made from."""
+    records = records_of_dataset(dataset)
+    found = [
+        *records,
+        *beside(records, "analysis"),
+        *beside(records, "timing"),
+        *speed_of(dataset),
+    ]
+    prepared = Path(f"data/prepared/{SCALE}/{dataset}")
+    in_storage = workflow.storage_settings.default_storage_provider
+    return (
+        not in_storage
+        and not prepared.exists()
+        and all(Path(path).exists() for path in found)
+    )
+
+
+def to_be_run(task):
+    """The datasets of a task whose results rules may make: those that came with the checkout count as finished.
+
+    Else word vectors, which are made anew where nothing is prepared, would make all of them run again.
+    """
+    names = [
+        dataset
+        for dataset in CONFIG.datasets
+        if DATASETS[dataset].task == task and not came_with_the_checkout(dataset)
+    ]
+    return "|".join(names) or "(?!)"
+
+
+TO_BE_RUN = {task: to_be_run(task) for task in CONFIG.tasks}
 
 
 def growing(amount):
@@ -92,6 +146,25 @@ def start_option(wildcards, input):
     """A run that goes on with its own steps finds them in its checkpoint."""
     first = CONFIG.first_steps(wildcards.dataset, wildcards.model)
     return f"--start {input.first}" if first and first.model != wildcards.model else ""
+
+
+def stamps_of(files):
+    """What changes when files do: their paths, sizes and times."""
+    return {
+        str(path): [path.stat().st_size, path.stat().st_mtime_ns]
+        for path in files
+        if path.exists()
+    }
+
+
+def mirror_stamps(wildcards):
+    """The stamps of a dataset's files in the mirror."""
+    dataset = DATASETS[wildcards.dataset]
+    if wildcards.source != "mirror" or CONFIG.data.mirror is None:
+        return {}
+    return stamps_of(
+        mirrored_file(CONFIG.data.mirror, dataset, split) for split in dataset.rows
+    )
 
 
 def digests_of(folder, *patterns):

@@ -18,6 +18,7 @@ rule fetch_dataset:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        mirror=mirror_stamps,
         code=code_digest(
             "data/registry.py",
             "data/sources.py",
@@ -84,6 +85,7 @@ rule make_vectors:
             f"--tokens {folder}" for folder in input.tokens
         ],
         settings=CONFIG.vectors.model_dump_json(),
+        file=stamps_of([CONFIG.vectors.path] if CONFIG.vectors.path else []),
         code=code_digest("data/vectors.py", "data/download.py"),
     shell:
         "python -m skimrnn vectors {params.folders} --output {output.vectors} 2> {log}"

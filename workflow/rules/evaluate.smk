@@ -15,6 +15,8 @@ rule evaluate_model:
         f"logs/evaluate_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.log",
     benchmark:
         f"benchmarks/evaluate_model/{SCALE}/{{dataset}}/{{model}}/{{seed}}.tsv"
+    wildcard_constraints:
+        dataset=TO_BE_RUN.get("classification", "(?!)"),
     threads: 1
     resources:
         mem_mb=growing(3000),
@@ -25,6 +27,15 @@ rule evaluate_model:
     shell:
         "python -m skimrnn evaluate --dataset {wildcards.dataset} --model {wildcards.model} --seed {wildcards.seed}"
         " --prepared {input.prepared} --run {params.run} --output {output.record} --threads {threads} 2> {log}"
+
+
+use rule evaluate_model as evaluate_reader with:
+    output:
+        record=f"results/{SCALE}/{{dataset}}/{{model}}/{{seed}}.json",
+        timing=f"results/{SCALE}/{{dataset}}/{{model}}/{{seed}}.timing.json",
+        predictions=f"results/{SCALE}/{{dataset}}/{{model}}/{{seed}}.predictions.json",
+    wildcard_constraints:
+        dataset=TO_BE_RUN.get("question_answering", "(?!)"),
 
 
 # Sp: of all models of a dataset in one job, which has the machine to itself.
@@ -42,6 +53,8 @@ rule measure_speed:
         f"logs/measure_speed/{SCALE}/{{dataset}}.log",
     benchmark:
         f"benchmarks/measure_speed/{SCALE}/{{dataset}}.tsv"
+    wildcard_constraints:
+        dataset="|".join(TO_BE_RUN.values()),
     threads: workflow.cores
     resources:
         mem_mb=growing(2000),
