@@ -81,8 +81,9 @@ def load_vector_file(path: Path, dimension: int) -> tuple[list[str], Vectors]:
 def train_vectors(
     token_folders: Sequence[Path], dimension: int, window: int, epochs: int, min_count: int, seed: int
 ) -> tuple[list[str], Vectors]:
-    """Skip-gram vectors (word2vec) of the train and unlabelled texts in `token_folders`; never of validation or test.
+    """Skip-gram vectors (word2vec) of the train and unlabelled texts in `token_folders`; never of its other splits.
 
+    (A text of one dataset's training split may stand in another's test split: SST and Rotten Tomatoes share sentences.)
     They are scaled to the length of GloVe's, for which the paper chose its recipe: word2vec's are half as long, and
     with them models learn slowly and hardly skim. One worker thread, because with several the result is not the same
     twice.

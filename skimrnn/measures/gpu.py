@@ -1,4 +1,7 @@
-"""How fast training is on a GPU: a step beside cuDNN's and the reference's, and packs beside one run after another."""
+"""How fast training is on a GPU: a step beside cuDNN's and the reference's, and packs beside one run after another.
+
+And how soon torch's LSTM has read one text there, which claim 11 holds against our kernels on one CPU thread.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -23,7 +26,9 @@ from skimrnn.training.train import Step, take_step
 WIDTH, HIDDEN, SMALL = 100, 100, 10
 BATCHES, STEPS = (32, 128), (50, 150, 400)
 MODELS = 10
+LATENCY_STEPS = 300
 _VOCABULARY, _CLASSES, _GAMMA = 15_000, 2, 0.02
+Kind = Literal["step", "pack", "latency"]
 _Functions = dict[str, Callable[[], object]]
 
 
@@ -36,7 +41,7 @@ class Closed(BaseModel):
 class Measurement(Closed):
     """One function in one setting; `seconds` hold every sample."""
 
-    benchmark: Literal["step", "pack"]
+    benchmark: Kind
     name: str
     batch: int
     steps: int
@@ -90,10 +95,10 @@ def measure_gpu(
     steps: Sequence[int] = STEPS,
     models: int = MODELS,
 ) -> GPUReport:
-    """Time training steps of one layer and of packs of classifiers; `tell` hears of each target."""
+    """Time training steps of one layer and of packs of classifiers, and one text; `tell` hears of each target."""
     measurements: list[Measurement] = []
 
-    def measure(benchmark: Literal["step", "pack"], batch: int, steps: int, models: int, functions: _Functions) -> None:
+    def measure(benchmark: Kind, batch: int, steps: int, models: int, functions: _Functions) -> None:
         for name, seconds in time_together(functions, rounds).items():
             measurements.append(
                 Measurement(benchmark=benchmark, name=name, batch=batch, steps=steps, models=models, seconds=seconds)
@@ -104,6 +109,7 @@ def measure_gpu(
             measure("step", batch, length, 1, _step_functions(device, batch, length))
             if runs_models_together(torch.empty(0, device=device)):
                 measure("pack", batch, length, models, _pack_functions(device, batch, length, models))
+    measure("latency", 1, LATENCY_STEPS, 1, {"torch": _reading_function(device)})
     targets = targets_of(measurements)
     for target in targets:
         verdict = "met" if target.met else "missed"
@@ -115,6 +121,8 @@ def targets_of(measurements: Sequence[Measurement]) -> list[Target]:
     """The ratios that are aimed at, from the medians of each setting."""
     medians: dict[tuple[int, int], dict[str, float]] = {}
     for entry in measurements:
+        if entry.benchmark == "latency":
+            continue
         medians.setdefault((entry.batch, entry.steps), {})[entry.name] = entry.seconds.median
     targets = []
     for (batch, steps), median in medians.items():
@@ -169,6 +177,18 @@ def _step_functions(device: torch.device, batch: int, steps: int) -> _Functions:
         "skim": step(SkimLSTM(WIDTH, HIDDEN, SMALL)),
         "reference": step(ReferenceSkimLSTM(WIDTH, HIDDEN, SMALL)),
     }
+
+
+def _reading_function(device: torch.device) -> Callable[[], object]:
+    """Torch's LSTM over one text."""
+    lstm, inputs = nn.LSTM(WIDTH, HIDDEN).to(device).eval(), torch.randn(LATENCY_STEPS, 1, WIDTH, device=device)
+
+    def read() -> None:
+        with torch.no_grad():
+            lstm(inputs)
+        _wait(device)
+
+    return read
 
 
 def _pack_functions(device: torch.device, batch: int, steps: int, models: int) -> _Functions:

@@ -1,7 +1,7 @@
 """The speed benchmark: our LSTM and Skim-LSTM beside each other and beside other libraries' LSTMs.
 
 Skim rates are set, not learned: the first number of each input says whether it is read, and the decision looks at
-nothing else, so every rate is exact and the reads fall at random.
+nothing else, so every rate is exact to a token and the reads fall at random.
 """
 
 import math
@@ -170,8 +170,7 @@ def _skimming(skipped: dict[str, str]) -> Iterator[Task]:
             lstm = nn.LSTM(WIDTH, size)
             lstm.load_state_dict(layer.state_dict(), strict=False)
             for rate in (0.0, *RATES, 1.0):
-                vectors = _vectors(rate)
-                words = torch.randint(_VOCABULARY, (STEPS, 1))
+                vectors, words = _vectors(), _words(rate, torch.tensor([STEPS]))
                 inputs = vectors[words]
                 skimmed = float((inputs[..., 0] < 0).double().mean())
                 setting = {"hidden_size": size, "small_size": small, "skim_rate": skimmed, "threads": 1}
@@ -214,13 +213,12 @@ def _batched(skipped: dict[str, str]) -> Iterator[Task]:
     """Evaluation of ragged batches on two threads."""
     torch.set_num_threads(2)
     lengths = torch.randint(5, 100, (128,))
-    steps = int(lengths.max())
     for size, small in ((100, 10), (200, 10)):
         layer = _decided_by_input(SkimLSTM(WIDTH, size, small))
         lstm = nn.LSTM(WIDTH, size)
         lstm.load_state_dict(layer.state_dict(), strict=False)
         for rate in RATES:
-            inputs = _vectors(rate)[torch.randint(_VOCABULARY, (steps, 128))]
+            inputs = _vectors()[_words(rate, lengths)]
             packed = nn.utils.rnn.pack_padded_sequence(inputs, lengths, enforce_sorted=False)
             setting = {"batch": 128, "hidden_size": size, "small_size": small, "skim_rate": rate, "threads": 2}
             functions = {
@@ -317,11 +315,21 @@ def _cost(hidden_size: int, small_size: int, skim_rate: float, *, folded: bool =
     )
 
 
-def _vectors(rate: float) -> Tensor:
+def _vectors() -> Tensor:
+    """The vectors of words: those of the first half of the vocabulary are read, the others skimmed."""
     vectors = torch.randn(_VOCABULARY, WIDTH)
     vectors[:, 0] = 1.0
-    vectors[torch.randperm(_VOCABULARY)[: round(rate * _VOCABULARY)], 0] = -1.0
+    vectors[_VOCABULARY // 2 :, 0] = -1.0
     return vectors
+
+
+def _words(rate: float, lengths: Tensor) -> Tensor:
+    """Random words (T, B) of texts of `lengths` (B), of which that share is skimmed."""
+    tokens = (torch.arange(int(lengths.max()))[:, None] < lengths).nonzero(as_tuple=True)
+    chosen = torch.randperm(len(tokens[0]))[: round(rate * len(tokens[0]))]
+    words = torch.randint(_VOCABULARY // 2, (int(lengths.max()), len(lengths)))
+    words[tokens[0][chosen], tokens[1][chosen]] += _VOCABULARY // 2
+    return words
 
 
 def _ours(layer: nn.LSTM | SkimLSTM, inputs: Tensor, lengths: Tensor | None = None) -> Callable[[], object]:
@@ -399,7 +407,7 @@ def _set_skim_rate(model: LSTMAtt, batch: QuestionBatch, rate: float) -> float:
 
 def _long_text(name: str, steps: int) -> Callable[[], object]:
     layer = _decided_by_input(SkimLSTM(WIDTH, 100, 10))
-    inputs = _vectors(0.9)[torch.randint(_VOCABULARY, (steps, 1))]
+    inputs = _vectors()[_words(0.9, torch.tensor([steps]))]
     if name == "skim":
         return _ours(layer, inputs)
     lstm = nn.LSTM(WIDTH, 100)

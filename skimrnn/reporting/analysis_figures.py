@@ -29,6 +29,7 @@ from skimrnn.reporting.table import NOT_RUN
 
 _TRAINED_FOR = 0.5
 _ROW_TOKENS = 48  # Of a strip in one line.
+_PALETTE = (*COLOURS[1:], STANDARD)  # The standard model is a grey line in these figures.
 
 
 def _skimming(results: Results) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _handle(index: int) -> Line2D:
 
 def _look(index: int) -> dict[str, Any]:
     return {
-        "color": COLOURS[1:][index % 7],
+        "color": _PALETTE[index % 8],
         "linestyle": DASHES[index % len(DASHES)],
         "marker": MARKERS[index % len(MARKERS)],
     }
@@ -128,11 +129,12 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             found = [analysis.skim.sweep for analysis in results.analysed(dataset, name) if analysis.skim]
             if not found:
                 continue
-            swept, sweeps = found[0].included, [sweep.points for sweep in found]
+            # Without the ends: between 0.95 and 1 a skipping model's Flop-r jumps from some 5 to 400.
+            swept, sweeps = found[0].included, [[p for p in sweep.points if 0 < p.threshold < 1] for sweep in found]
             flops = np.mean([[p.flop_reduction.exact_count for p in points] for points in sweeps], axis=0)
             scores = 100 * np.array([[p.scores[score] for p in points] for points in sweeps])
             mean = scores.mean(axis=0)
-            colour, dash = COLOURS[1:][index % 7], "--" if model.small_size == 0 else "-"
+            colour, dash = _PALETTE[index % 8], "--" if model.small_size == 0 else "-"
             axes.plot(flops, mean, color=colour, linestyle=dash, marker=MARKERS[index % len(MARKERS)], markersize=3)
             if len(scores) > 1:
                 sd = scores.std(axis=0, ddof=1)
@@ -163,7 +165,7 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
         Line2D(
             [],
             [],
-            color=COLOURS[1:][index % 7],
+            color=_PALETTE[index % 8],
             linestyle="--" if model.small_size == 0 else "-",
             marker=MARKERS[index % len(MARKERS)],
             markersize=3,
@@ -325,12 +327,16 @@ def _confidence(results: Results) -> Figure:
         colour, dash = look["color"], look["linestyle"]
         axes.stairs(100 * shares.mean(axis=0), edges, color=colour, linestyle=dash, linewidth=1.4)
         mean = 100 * float(np.mean([c.mean for c in found]))
-        axes.plot(mean, 0, clip_on=False, color=colour, marker="v" if dash == "-" else "1")
+        fill = colour if dash == "-" else "white"
+        axes.plot(mean, 0, clip_on=False, color=colour, markerfacecolor=fill, marker="v", zorder=3)
         axes.set(xlabel="max(p_read, p_skim) (%)", ylabel="Decisions (%)", xlim=(50, 100))
         _from_zero(axes)
 
-    mean = Line2D([], [], color="#666666", marker="v", linestyle="none")
-    return _panel_a_model(results, draw, ("color", "linestyle"), {"mean": mean})
+    means = {
+        f"mean, {direction}": Line2D([], [], color="#666666", markerfacecolor=fill, marker="v", linestyle="none")
+        for direction, fill in (("forward", "#666666"), ("backward", "white"))
+    }
+    return _panel_a_model(results, draw, ("color", "linestyle"), means)
 
 
 def _calibration(results: Results) -> Figure:
@@ -343,7 +349,8 @@ def _calibration(results: Results) -> Figure:
             if known:
                 weights = np.array([b.decisions for b in known])
                 gain = float(weights @ [b.reading_gain for b in known]) / weights.sum()
-                errors = np.array([b.reading_gain_error or 0.0 for b in known])
+                # Nothing is known of the error of a lone decision: its point has no bar.
+                errors = np.array([np.nan if b.reading_gain_error is None else b.reading_gain_error for b in known])
                 points.append(
                     (50 * (bins[0].low + bins[0].high), gain, np.sqrt(weights**2 @ errors**2) / weights.sum())
                 )
@@ -490,7 +497,7 @@ ANALYSIS_FIGURES = (
         "accuracy_threshold",
         "Accuracy against Flop-r while the threshold moves",
         "Each line is one trained model (mean over seeds, band ± one sample standard deviation), its "
-        "recurrence run anew at 15 thresholds from 0 to 1 without retraining; the ring marks 0.5. Dashed: d' "
+        "recurrence run anew at 13 thresholds from 0.05 to 0.95 without retraining; the ring marks 0.5. Dashed: d' "
         "= 0, which skips. An analysis of the test split: nothing was chosen by it.",
         "Line charts, one for each dataset, of test accuracy against Flop-r as the threshold rises.",
         lambda results: _threshold(results, "accuracy", "Test accuracy (%)"),
@@ -533,7 +540,7 @@ READING_ANALYSIS_FIGURES = (
         "f1_threshold",
         "F1 against Flop-r while the threshold moves",
         "Each line is one trained reader (mean over seeds, band ± one sample standard deviation), its "
-        "recurrence run anew at 15 thresholds from 0 to 1 without retraining, on a sample of the development "
+        "recurrence run anew at 13 thresholds from 0.05 to 0.95 without retraining, on a sample of the development "
         "set; the ring marks 0.5. Dashed: d' = 0, which skips. Dotted: LSTM+Att.",
         "A line chart of F1 against Flop-r as the threshold rises.",
         lambda results: _threshold(results, "f1", "F1 (%)"),

@@ -109,7 +109,7 @@ def _layer_tests(evidence: Evidence, dataset: str) -> ConfidenceTable:
                 ]
             )
     headings = ("Model", "Layers", "Seed", "Difference (points)", "p (Wilcoxon)", "Questions")
-    return ConfidenceTable("Confidence of the second layer less that of the first, by question", headings, rows)
+    return ConfidenceTable(_LAYER_TESTS, headings, rows)
 
 
 def _calibration(evidence: Evidence, dataset: str) -> ConfidenceTable:
@@ -130,11 +130,15 @@ def _reversed(bins: Sequence[CalibrationBin], runs: tuple[str, ...]) -> list[Num
     if not count:
         return []
     gain = float(weights @ [point.reading_gain or 0 for point in bins]) / count
-    error = float(np.sqrt(weights**2 @ np.square([point.reading_gain_error or 0 for point in bins]))) / count
+    errors = [point.reading_gain_error for point in bins if point.decisions]
+    spread = ""  # Of a lone decision nothing is known.
+    if None not in errors:
+        own = np.array([point.reading_gain_error or 0.0 for point in bins])
+        spread = f" ± {float(np.sqrt(weights**2 @ own**2)) / count:.4f}"
     changed = 100 * float(weights @ [point.answers_changed or 0 for point in bins]) / count
     return [
         Number(f"{count:,}", count, runs),
-        Number(f"{gain:+.4f} ± {error:.4f}", gain, runs),
+        Number(f"{gain:+.4f}{spread}", gain, runs),
         Number(f"{changed:.1f}", changed, runs),
     ]
 
@@ -182,6 +186,11 @@ def _mean(values: list[float], digits: int, runs: tuple[str, ...]) -> Number:
     spread = "" if found.sd is None else f" ± {found.sd:.{digits}f}"
     return Number(f"{found.mean:.{digits}f}{spread}", found.mean, runs)
 
+
+_LAYER_TESTS = (
+    "Confidence of the second layer less that of the first, by question (as if questions about one paragraph were "
+    "independent, which they are not: intervals are too narrow)"
+)
 
 LEGEND = (
     "Each LSTM (a layer in a direction) of each skimming model, over all tokens of the scored split. Confidence is the "

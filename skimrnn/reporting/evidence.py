@@ -10,6 +10,7 @@ from skimrnn.config import Config, ModelConfig
 from skimrnn.data.registry import DATASETS, Task
 from skimrnn.errors import UserError
 from skimrnn.files import read_model
+from skimrnn.measures.gpu import GPUReport
 from skimrnn.reporting.records import Results, Run, read_task_results
 
 _SCORE = {"classification": "accuracy", "question_answering": "f1"}
@@ -23,7 +24,7 @@ class Evidence:
     results: dict[Task, Results[Any]]
     analyses: dict[tuple[str, str, int], Analysis]
     benchmark: Any  # skimrnn.measures.latency.Report, or None where the layers were not timed
-    gpu_benchmark: Any
+    gpu_benchmark: GPUReport | None
 
     def of(self, dataset: str) -> Results[Any] | None:
         """The results of a dataset's task, if the scale has the dataset."""
@@ -58,10 +59,14 @@ def read_evidence(config: Config, folder: Path) -> Evidence:
     """Read the records of every task, their analyses and the benchmark below the folder of all results."""
     results = {task: read_task_results(config, task, folder) for task in config.tasks}
     analyses = {key: analysis for task in results.values() for key, analysis in task.analyses.items()}
-    return Evidence(config, results, analyses, *(_benchmark(folder / "benchmark" / f"{name}.json") for name in _TIMED))
-
-
-_TIMED = ("cpu", "gpu")
+    gpu = folder / "benchmark" / "gpu.json"
+    return Evidence(
+        config,
+        results,
+        analyses,
+        _benchmark(folder / "benchmark" / "cpu.json"),
+        read_model(gpu, GPUReport) if gpu.exists() else None,
+    )
 
 
 def _benchmark(path: Path) -> Any:

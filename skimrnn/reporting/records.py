@@ -23,9 +23,10 @@ _TOLERANCE = 1e-4  # Of a mean of packed scores.
 
 @dataclass(frozen=True)
 class Measured:
-    """One quantity over seeds, at least one."""
+    """One quantity over seeds, at least one; `seeds` names them where they are known."""
 
     values: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -73,16 +74,16 @@ class Results(Generic[AnyRecord]):
 
     def measured(self, dataset: str, model: str, value: Callable[[AnyRecord], float]) -> Measured | None:
         """`value` of each record of one model on one dataset; None where nothing was run."""
-        values = tuple(value(run.record) for run in self.of_model(dataset, model))
-        return Measured(values) if values else None
+        runs = self.of_model(dataset, model)
+        seeds = tuple(run.record.config.seed for run in runs)
+        return Measured(tuple(value(run.record) for run in runs), seeds) if runs else None
 
     def speedup(self, dataset: str, model: str, way: str) -> Measured | None:
         """Sp of one model over the seeds that it was timed with, in one way of `skimrnn.measures.speedup`."""
         speed = self.speeds.get(dataset)
         timed = speed.models.get(model, {}) if speed else {}
-        values = [timed[seed].speedup(way) for seed in sorted(timed)]
-        known = tuple(value for value in values if value is not None)
-        return Measured(known) if known else None
+        known = {seed: value for seed in sorted(timed) if (value := timed[seed].speedup(way)) is not None}
+        return Measured(tuple(known.values()), tuple(known)) if known else None
 
     @cached_property
     def analyses(self) -> dict[tuple[str, str, int], Analysis]:

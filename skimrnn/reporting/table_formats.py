@@ -108,7 +108,7 @@ def tidy_csv(results: Results) -> str:
     for table in document_of(results).tables:
         for row in table.rows:
             for entry in row.entries:
-                writer.writerow([table.dataset, row.name, *_settings(row), *_values(entry, row.seeds)])
+                writer.writerow([table.dataset, row.name, *_settings(row), *_values(entry)])
     return file.getvalue()
 
 
@@ -126,13 +126,13 @@ def _settings(row: Row) -> list[int | float | str]:
     return [row.model.hidden_size, "", ""]
 
 
-def _values(entry: Entry, seeds: tuple[int, ...]) -> list[str]:
+def _values(entry: Entry) -> list[str]:
     column = entry.column
     known = [column.metric, column.convention, _number(entry.published)]
     if not isinstance(entry.ours, Measured):
         return [*known, _number(entry.ours), "", "", ""]
-    ours = [_number(entry.ours.mean), _number(entry.ours.sd), str(len(seeds)), " ".join(map(str, seeds))]
-    return [*known, *ours]
+    ours = entry.ours
+    return [*known, _number(ours.mean), _number(ours.sd), str(len(ours.values)), " ".join(map(str, ours.seeds))]
 
 
 def _number(value: float | None) -> str:

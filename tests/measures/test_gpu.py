@@ -58,7 +58,9 @@ def test_it_measures_each_setting_with_its_samples() -> None:
     lines: list[str] = []
     report = measure_gpu(torch.device("cpu"), 5, lines.append, batches=(2,), steps=(3, 4))
     assert [(m.name, m.steps) for m in report.measurements] == [
-        (name, steps) for steps in (3, 4) for name in ("torch", "skim", "reference")
+        *((name, steps) for steps in (3, 4) for name in ("torch", "skim", "reference")),
+        ("torch", 300),
     ]
     assert all(len(m.seconds.samples) == 5 for m in report.measurements)
     assert len(report.targets) == len(lines) == 4
+    assert "One text of 300 tokens" in markdown(report)

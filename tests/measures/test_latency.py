@@ -8,7 +8,7 @@ from torch import nn
 from skimrnn import SkimLSTM
 from skimrnn.measures import latency
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_skim_lstm
-from skimrnn.measures.latency import Task, _questions, _reader, _set_skim_rate
+from skimrnn.measures.latency import Task, _questions, _reader, _set_skim_rate, _vectors, _words
 from skimrnn.measures.peaks import Peaks
 from skimrnn.measures.timing import summarise, time_together
 
@@ -75,6 +75,15 @@ def test_every_sweep_times_the_same_tasks(monkeypatch):
     assert all(len(m.timing.samples) == 6 for m in report.measurements)
     assert measured == [1, 2]
     assert report.peaks == Peaks(flops=2.0, bandwidth={8: 5.0})
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.95, 1.0])
+def test_texts_are_skimmed_at_the_set_rate(rate, seed):
+    lengths = torch.tensor([40, 7, 13])
+    real = torch.arange(40)[:, None] < lengths
+    words = _words(rate, lengths)
+    assert words.shape == (40, 3)
+    assert int((_vectors()[words][..., 0] < 0)[real].sum()) == round(rate * 60)
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.9])

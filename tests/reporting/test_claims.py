@@ -126,6 +126,17 @@ def test_every_number_of_the_tables_of_confidence_is_the_one_that_its_text_says(
                 assert cell.value == pytest.approx(float(shown), abs=0.5 * 10 ** -len(shown.partition(".")[2]) + 1e-9)
 
 
+def test_of_a_lone_decision_no_error_is_given(paper: Config, tmp_path: Path):
+    store_analysed(tmp_path, paper, "sst", "skim-5-0.01", 0, 0.8)
+    path = tmp_path / "paper/sst/skim-5-0.01/0.analysis.json"
+    values = read_json(path)
+    values["skim"]["confidence"][0]["calibration"][0] |= {"decisions": 1, "reading_gain_error": None}
+    write_json(path, values)
+    tables = confidence_tables(read_evidence(paper, tmp_path), "sst")
+    (calibration,) = (table for table in tables if "reversing" in table.caption)
+    assert [row[4].text for row in calibration.rows[:2]] == ["-0.4000", "-0.3000 ± 0.0500"]
+
+
 def test_a_reader_that_is_not_finished_does_not_count(paper: Config, tmp_path: Path):
     store_readers(paper, tmp_path, 0.7, 0.2)
     for path in tmp_path.rglob("[01].json"):

@@ -28,8 +28,8 @@ def test_the_tables_follow_from_the_records(tmp_path: Path):
 
 
 def test_the_gpus_table_follows_from_its_measurements():
-    report = read_model(ROOT / "results" / "benchmark" / "gpu_training.json", GPUReport)
-    assert markdown(report) == (ROOT / "reports" / "benchmark" / "gpu_training.md").read_text(encoding="utf-8")
+    report = read_model(ROOT / "results" / "benchmark" / "gpu.json", GPUReport)
+    assert markdown(report) == (ROOT / "reports" / "benchmark" / "gpu.md").read_text(encoding="utf-8")
 
 
 def test_the_cpus_table_follows_from_its_measurements():

@@ -4,10 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skimrnn.analysis.artefact import Analysis, Packed
+from skimrnn.analysis.artefact import THRESHOLDS, Analysis, Packed
 from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_model, write_json
+from skimrnn.reporting.analysis_figures import _look
 from skimrnn.reporting.figure_style import COLOURS, DASHES, EXTENSIONS, line_look
 from skimrnn.reporting.figures import FIGURES, READING_FIGURES, write_figures
 from skimrnn.reporting.record_figures import RECORD_FIGURES
@@ -79,6 +80,22 @@ def test_the_strong_line_is_the_mean_over_the_steps_that_all_seeds_reached(resul
     mean = accuracy.lines[len(runs)]
     assert list(mean.get_xdata()) == sorted(shortest)
     assert mean.get_ydata()[-1] == pytest.approx(sum(curve[max(shortest)] for curve in curves) / len(curves))
+
+
+def test_a_trade_off_runs_between_the_thresholds_that_were_tried(config: Config, tmp_path: Path):
+    """Where all is read or all is skimmed another Flop-r begins, and what lies between was not measured."""
+    for model in ("lstm", "skim-5-0.01", "skim-5-0.02"):
+        store_analysed(tmp_path, config, "sst", model, 0, 0.8)
+    panel = drawn(read_results(config, tmp_path), "accuracy_threshold").axes[0]
+    curves = [line for line in panel.lines if len(line.get_xdata()) > 2]
+    assert len(curves) == 2 and all(len(line.get_xdata()) == len(THRESHOLDS) - 2 for line in curves)
+    assert all(min(line.get_xdata()) > 1 and max(line.get_xdata()) < 10 for line in curves)
+
+
+def test_no_two_trade_offs_share_a_colour():
+    config = read_config(ROOT / "config" / "paper.yaml").for_task("classification")
+    skimming = [name for name, model in config.models.items() if hasattr(model, "small_size")]
+    assert len({_look(index)["color"] for index in range(len(skimming))}) == len(skimming) == 8
 
 
 def test_nothing_that_is_drawn_lies_beyond_the_axes(config: Config, tmp_path: Path):

@@ -212,6 +212,14 @@ def test_the_summary_says_what_is_not_finished(tmp_path: Path):
     assert (outcome.standard.ours, outcome.skimming.ours) == ("60.0", "not run")
 
 
+def test_the_summary_tells_readers_that_skim_from_those_that_do_not(tmp_path: Path):
+    config = read_config(ROOT / "config" / "paper.yaml")
+    for model, f1 in (("bidaf", 0.7), ("sk_bidaf-50-0.01", 0.6)):
+        store_record(tmp_path, reading_record(config, model, 0, f1))
+    (outcome,) = summarise([read_reading_results(config, tmp_path)]).outcomes
+    assert (outcome.standard.ours, outcome.skimming.ours) == ("70.0", "60.0")
+
+
 def test_synthetic_corpora_are_announced(make_config: Callable[..., Config], figures: Path, tmp_path: Path):
     evidence = read_evidence(make_config(scale="smoke", data={"source": "embedded"}), tmp_path)
     page.write_page(evidence, tmp_path, figures, tmp_path / "index.html")

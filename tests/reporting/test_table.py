@@ -158,6 +158,18 @@ def test_the_csv_has_full_precision_and_one_line_a_number(results: Results):
             assert float(line["published"]) == published
 
 
+def test_the_csv_names_the_seeds_that_were_timed(results: Results):
+    """Not those that were run."""
+    seconds = dict.fromkeys(("numpy", "demand", "folded"), summarise([1.0]))
+    timed = {seed: ModelSpeed(skim_rate=0.5, lstm=seconds, skim=seconds) for seed in (0, 2)}
+    results = replace(results, speeds={"sst": build_speed("sst", {"skim-5-0.01": timed})})
+    lines = csv.DictReader(io.StringIO(tidy_csv(results)))
+    own = [line for line in lines if (line["dataset"], line["model"]) == ("sst", "skim-5-0.01")]
+    assert {line["seeds"] for line in own if line["metric"] == "speedup"} == {"0 2"}
+    assert {line["n"] for line in own if line["metric"] == "speedup"} == {"2"}
+    assert {line["n"] for line in own if line["metric"] == "accuracy"} == {"3"}
+
+
 def test_no_format_loses_a_cell(results: Results):
     plain_bar = {"\\|": "|", "$|$": "|", "$\\pm$": "±"}
     for document in (markdown(results), terminal(results), latex(results)):

@@ -112,12 +112,16 @@ def _about(results: Results) -> str:
     """What the scale plans for a task: its grid and where its texts and word vectors come from."""
     config = results.config
     texts = "synthetic corpora that the package makes" if results.synthetic else "the real datasets"
+    if not results.synthetic and (own := [d for d in config.datasets if not get_dataset(d).on_hub]):
+        texts += f" and {count_of(len(own), 'stand-in')} of ours"
     counts = [len(config.models_of(dataset)) for dataset in config.datasets]
     planned = sum(config.planned(dataset) for dataset in config.datasets)
     fewest, most = min(counts), max(counts)
     models = count_of(most, "model") if fewest == most else f"{fewest} to {count_of(most, 'model')}"
-    dataset = next(iter(config.datasets))
-    training = config.run(dataset, next(iter(config.models_of(dataset))), 0).training
+    runs = [config.run(d, next(iter(config.models_of(d))), config.seeds_of(d)[0]) for d in config.datasets]
+    training = runs[0].training
+    patience = sorted({run.training.patience for run in runs})
+    steps = " or ".join(f"{number:,}" for number in patience)
     if config.tasks == ["question_answering"]:
         measure, scored = "F1 on the development set", "keeps the weights that were best by it"
     else:
@@ -129,7 +133,7 @@ def _about(results: Results) -> str:
         f"The {config.scale} scale plans {models} on "
         f"{count_of(len(config.datasets), 'dataset')}, {count_of(planned, 'run')} over seeds, on {texts}. "
         f"Each run trains with Adam at a learning rate of {training.learning_rate:g}, stops when {measure} has not "
-        f"improved for {count_of(training.patience, 'step')} (at most {training.max_steps:,} in all), and {scored}."
+        f"improved for {steps} steps (at most {training.max_steps:,} in all), and {scored}."
     )
 
 

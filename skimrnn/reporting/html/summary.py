@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skimrnn.config import SkimLSTMAttConfig, SkimLSTMConfig
+from skimrnn.config import SkimmingConfig
 from skimrnn.reporting.records import Measured, Results
 from skimrnn.reporting.table import NOT_RUN, NOTHING, Entry, Row, Table
 from skimrnn.reporting.table_formats import document_of
@@ -59,7 +59,7 @@ def summarise(tasks: Sequence[Results]) -> Summary:
 
 
 def _outcome(table: Table, document: str, runs: str) -> Outcome:
-    skimming = [row for row in table.rows if isinstance(row.model, SkimLSTMConfig | SkimLSTMAttConfig)]
+    skimming = [row for row in table.rows if isinstance(row.model, SkimmingConfig)]
     standard = [row for row in table.rows if row.model is not None and row not in skimming]
     return Outcome(
         table.dataset,

@@ -55,7 +55,7 @@ def score_claims(evidence: Evidence, folder: Path, origins: Origins) -> Scorecar
 
 def _cell(trial: Trial, finding: Finding, evidence: Evidence, folder: Path, origins: Origins) -> Cell:
     assert finding.estimate is not None
-    note = f"Rule, fixed beforehand: {finding.part.rule} Above {finding.part.threshold:g} speaks for the claim."
+    note = f"Rule: {finding.part.rule} Above {finding.part.threshold:g} speaks for the claim."
     if finding.estimate.note:
         note += f" Note: {finding.estimate.note}."
     parts = tuple(
@@ -70,8 +70,12 @@ def _cell(trial: Trial, finding: Finding, evidence: Evidence, folder: Path, orig
 def source_of(run: str, evidence: Evidence, folder: Path, origins: Origins) -> str:
     """The key of what a run says of itself: `<dataset>/<model>/<seed>`, or `benchmark/<device>`."""
     if run.startswith("benchmark/"):
-        report = evidence.benchmark if run == "benchmark/cpu" else evidence.gpu_benchmark
-        return origins.source(folder / f"{run}.json", environment_facts(report.environment, report.isa))
+        if run == "benchmark/cpu":
+            environment, kernel = evidence.benchmark.environment, evidence.benchmark.isa
+        else:
+            assert evidence.gpu_benchmark is not None
+            environment, kernel = evidence.gpu_benchmark.environment, "torch"
+        return origins.source(folder / f"{run}.json", environment_facts(environment, kernel))
     dataset, model, seed = run.split("/")
     results = evidence.of(dataset)
     assert results is not None

@@ -48,7 +48,11 @@
     const key = (row) => isText ? row.cells[column].textContent.trim() : Number(row.cells[column].dataset.value ?? NaN);
     return [...rows].sort((a, b) => {
       const left = key(a), right = key(b);
-      if (isText) return sign * left.localeCompare(right, "en", { numeric: true });
+      if (isText) {
+        const numbers = [Number(left || NaN), Number(right || NaN)];  // 0.5 lies above 0.48, which a text does not know.
+        if (!numbers.some(Number.isNaN)) return sign * (numbers[0] - numbers[1]);
+        return sign * left.localeCompare(right, "en", { numeric: true });
+      }
       return (Number.isNaN(left) - Number.isNaN(right)) || sign * (left - right) || 0;
     });
   }

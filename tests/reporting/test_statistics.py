@@ -1,0 +1,184 @@
+"""Each statistic of the claims on records and measurements whose truth is known, with its sign."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skimrnn.config import Config, read_config
+from skimrnn.files import read_json, write_json
+from skimrnn.measures import gpu, latency
+from skimrnn.measures.flops import flop_reduction
+from skimrnn.measures.peaks import Peaks
+from skimrnn.measures.speedup import ModelSpeed
+from skimrnn.measures.timing import summarise
+from skimrnn.provenance import environment
+from skimrnn.reporting.claims import Finding, Trial, try_claims
+from skimrnn.reporting.evidence import Evidence, read_evidence
+from skimrnn.reporting.statistics import STATISTICS
+from tests.conftest import ROOT
+from tests.reporting.analyses import store_analysed
+from tests.reporting.conftest import build_speed
+
+SIZES, RATES = (100, 200), (0.5, 0.9)
+MICROSECONDS = 3.0  # that a standard LSTM takes for a token, in every way and size
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    whole = read_config(ROOT / "config" / "paper.yaml")
+    kept = ["lstm", "skim-5-0.01", "skim-5-0.02", "bidaf", "sk_bidaf-50-0.01", "sk_bidaf-50-0.001"]
+    values = whole.model_dump() | {
+        "datasets": {name: whole.datasets[name] for name in ("sst", "squad")},
+        "models": {name: whole.models[name] for name in kept},
+    }
+    return Config.model_validate(values)
+
+
+def found(evidence: Evidence, statistic: str, dataset: str = "") -> Finding:
+    """A statistic with its verdict."""
+    trials: list[Trial] = try_claims(evidence)
+    part = next(f.part for trial in trials for f in trial.findings if f.part.statistic == statistic)
+    return Finding(part, dataset or None, STATISTICS[part.statistic](evidence, dataset))
+
+
+def store(
+    folder: Path, config: Config, dataset: str, scores: dict[str, float], seeds: tuple[int, ...] = (0, 1)
+) -> None:
+    for model, score in scores.items():
+        for seed in seeds:
+            store_analysed(folder, config, dataset, model, seed, score)
+
+
+def change(folder: Path, model: str, seed: int, **parts: dict[str, float]) -> None:
+    """Change parts of a record of SST."""
+    path = folder / "paper" / "sst" / model / f"{seed}.json"
+    record = read_json(path)
+    write_json(path, record | {name: record[name] | values for name, values in parts.items()})
+
+
+def benchmark(fraction: dict[tuple[int, str], float]) -> latency.Report:
+    """A benchmark in which that fraction of Flop-r comes out as speed-up, by d and way."""
+    measurements = []
+    for (size, way), share in fraction.items():
+        for rate in (0.0, *RATES, 1.0):
+            setting = {"hidden_size": size, "small_size": 10, "skim_rate": rate}
+            skim = MICROSECONDS / (share * flop_reduction(rate, size, 10).exact_count)
+            for name, microseconds in (("lstm", MICROSECONDS), ("skim", skim)):
+                timing = summarise([300e-6 * microseconds] * 9)
+                measurements.append(
+                    latency.Measurement(
+                        benchmark="skimming",
+                        name=f"{name} {way}".strip(),
+                        setting=setting,
+                        tokens=300,
+                        timing=timing,
+                        cost=None,
+                        peak_memory_mib=None,
+                    )
+                )
+    peaks = Peaks(flops=1e11, bandwidth={})
+    return latency.Report(
+        environment=environment(), isa="plain", sweeps=3, peaks=peaks, skipped={}, measurements=measurements
+    )
+
+
+def with_benchmark(config: Config, folder: Path, fraction: dict[tuple[int, str], float]) -> Evidence:
+    return replace(read_evidence(config, folder), benchmark=benchmark(fraction))
+
+
+def test_the_largest_flop_r_is_that_of_a_model_that_keeps_the_accuracy(config: Config, tmp_path: Path):
+    store(tmp_path, config, "sst", {"lstm": 0.8, "skim-5-0.01": 0.795, "skim-5-0.02": 0.78})
+    for seed, reduction in ((0, 3.0), (1, 3.2)):
+        change(tmp_path, "skim-5-0.01", seed, flop_reduction={"published_convention": reduction, "exact_count": 2.0})
+        change(tmp_path, "skim-5-0.02", seed, flop_reduction={"published_convention": 9.0, "exact_count": 5.0})
+    estimate = found(read_evidence(config, tmp_path), "flop_reduction_at_accuracy", "sst").estimate
+    assert estimate.value == pytest.approx(3.1) and estimate.count == 2
+    assert estimate.note == "skim-5-0.01; by the exact count 2.0"
+
+
+@pytest.mark.parametrize(("seeds", "verdict"), [((0,), "not tested"), ((0, 1), "contradicted")])
+def test_where_none_keeps_the_accuracy_seeds_are_counted(
+    seeds: tuple[int, ...], verdict: str, config: Config, tmp_path: Path
+):
+    store(tmp_path, config, "sst", {"lstm": 0.8, "skim-5-0.01": 0.7, "skim-5-0.02": 0.7}, seeds)
+    finding = found(read_evidence(config, tmp_path), "flop_reduction_at_accuracy", "sst")
+    assert (finding.estimate.value, finding.estimate.count, finding.verdict) == (1.0, len(seeds), verdict)
+
+
+@pytest.mark.parametrize(("more", "verdict"), [(0.2, "supported"), (-0.2, "contradicted")])
+def test_a_larger_gamma_is_held_against_the_next_smaller_one(more: float, verdict: str, config: Config, tmp_path: Path):
+    store(tmp_path, config, "sst", {"skim-5-0.01": 0.8, "skim-5-0.02": 0.8})
+    for seed in (0, 1):
+        change(tmp_path, "skim-5-0.01", seed, test={"skim_rate": 0.4 + 0.01 * seed})
+        change(tmp_path, "skim-5-0.02", seed, test={"skim_rate": 0.4 + more})
+    finding = found(read_evidence(config, tmp_path), "gamma_effect", "sst")
+    assert finding.estimate.value == pytest.approx(100 * (more - 0.005)) and finding.verdict == verdict
+    assert finding.estimate.note == f"skims less in {int(more < 0)} of 1 pair of neighbours"
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(-0.1, "supported"), (0.1, "contradicted")])
+def test_bidafs_cost_is_the_mean_over_settings(lost: float, verdict: str, config: Config, tmp_path: Path):
+    store(tmp_path, config, "squad", {"bidaf": 0.7, "sk_bidaf-50-0.01": 0.7 - lost, "sk_bidaf-50-0.001": 0.7 - lost})
+    finding = found(read_evidence(config, tmp_path), "bidaf_cost", "squad")
+    assert finding.estimate.value == pytest.approx(-100 * lost) and finding.verdict == verdict
+
+
+@pytest.mark.parametrize(("largest", "verdict"), [(0.9, "supported"), (1.2, "contradicted")])
+def test_speed_up_is_held_against_flop_r_where_some_are_read_and_some_skimmed(
+    largest: float, verdict: str, config: Config, tmp_path: Path
+):
+    evidence = with_benchmark(config, tmp_path, {(100, ""): 0.6, (200, "folded"): largest})
+    finding = found(evidence, "speedup_below_flops")
+    assert finding.estimate.value == pytest.approx(1 - largest) and finding.verdict == verdict
+    assert finding.estimate.count == 2 * len(RATES) and "d = 200" in finding.estimate.note
+
+
+@pytest.mark.parametrize(("largest", "verdict"), [(0.9, "supported"), (0.4, "contradicted")])
+def test_the_gap_is_that_of_the_smallest_and_the_largest_d(
+    largest: float, verdict: str, config: Config, tmp_path: Path
+):
+    shares = {(100, ""): 0.6, (100, "folded"): 0.6, (200, ""): largest, (200, "folded"): largest}
+    finding = found(with_benchmark(config, tmp_path, shares), "gap_closes")
+    assert finding.estimate.value == pytest.approx(largest - 0.6) and finding.verdict == verdict
+
+
+@pytest.mark.parametrize(("numpy", "verdict"), [(0.3, "supported"), (0.9, "contradicted")])
+def test_our_kernels_are_held_against_numpy(numpy: float, verdict: str, config: Config, tmp_path: Path):
+    shares = {(size, way): numpy if way else 0.6 for size in SIZES for way in ("", "numpy")}
+    finding = found(with_benchmark(config, tmp_path, shares), "kernels_beat_numpy")
+    assert finding.estimate.value == pytest.approx(0.6 - numpy) and finding.verdict == verdict
+    assert finding.estimate.count == len(SIZES) * len(RATES)
+
+
+@pytest.mark.parametrize(("numpy", "verdict"), [(1.0, "supported"), (3.0, "contradicted")])
+def test_and_on_test_texts(numpy: float, verdict: str, config: Config, tmp_path: Path):
+    store(tmp_path, config, "sst", {"lstm": 0.8, "skim-5-0.01": 0.8})
+    evidence = read_evidence(config, tmp_path)
+    lstm = {way: summarise([1.0]) for way in ("demand", "numpy")}
+    timed = ModelSpeed(skim_rate=0.5, lstm=lstm, skim={"demand": summarise([1 / 2.0]), "numpy": summarise([1 / numpy])})
+    results = replace(
+        evidence.results["classification"], speeds={"sst": build_speed("sst", {"skim-5-0.01": {0: timed, 1: timed}})}
+    )
+    finding = found(
+        replace(evidence, results=evidence.results | {"classification": results}), "kernels_beat_numpy_on_texts", "sst"
+    )
+    reduction = flop_reduction(0.5, 100, 5).exact_count
+    assert finding.estimate.value == pytest.approx((2.0 - numpy) / reduction) and finding.verdict == verdict
+
+
+@pytest.mark.parametrize(("on_gpu", "verdict"), [(20.0, "supported"), (0.1, "contradicted")])
+def test_a_gpus_latency_is_held_against_ours(on_gpu: float, verdict: str, config: Config, tmp_path: Path):
+    read = gpu.Measurement(
+        benchmark="latency", name="torch", batch=1, steps=300, models=1, seconds=summarise([300e-6 * on_gpu] * 9)
+    )
+    evidence = replace(
+        with_benchmark(config, tmp_path, {(100, "folded"): 0.8}),
+        gpu_benchmark=gpu.GPUReport(environment=environment(), measurements=[read], targets=[]),
+    )
+    finding = found(evidence, "beats_gpu_latency")
+    ours = MICROSECONDS / (0.8 * flop_reduction(0.9, 100, 10).exact_count)
+    assert finding.estimate.value == pytest.approx(on_gpu - ours) and finding.verdict == verdict
+    assert found(replace(evidence, gpu_benchmark=None), "beats_gpu_latency").verdict == "not tested"
+    assert np.isfinite(finding.estimate.interval).all()
