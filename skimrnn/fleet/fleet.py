@@ -15,12 +15,12 @@ from skimrnn.analysis.analyse import analyse
 from skimrnn.config import Config, RunConfig
 from skimrnn.data.prepare import Prepared, open_prepared
 from skimrnn.errors import UserError
-from skimrnn.files import write_json
+from skimrnn.files import read_tensors, write_json
 from skimrnn.kernels import runs_models_together
 from skimrnn.training.progress import ProgressReporter
 from skimrnn.training.record import write_reading_record, write_record
 from skimrnn.training.together import Member, shape_of, train_together
-from skimrnn.training.train import train
+from skimrnn.training.train import identity_of, train
 
 _TOGETHER = 16
 """Most runs of one pack: the texts of IMDb then take some 5 GB of a GPU's memory."""
@@ -104,7 +104,8 @@ def run_fleet(
     """Train runs and write their records, until `deadline` (of `time.monotonic`).
 
     Runs that can share launches of a kernel train as one batch of models; others one after another or, with `jobs`,
-    in as many processes side by side. What is not finished at the deadline goes on when the fleet is started again.
+    in as many processes side by side. What is not finished at the deadline goes on when the fleet is started again. A
+    run that fails is told as a `UserError` when all others have had their turn.
     """
     for run in {run.dataset: run for run in runs}.values():
         places.data(run)  # Missing data is told before hours of training.
@@ -112,11 +113,15 @@ def run_fleet(
             report(f"{tokens} is not there: records of {run.dataset} will come without analyses, which read its texts")
     first_steps, later = _jobs(config, runs, places)
     packs, alone = _packs(later, device)
+    failures: list[UserError] = []
     for number, pack in enumerate(packs):
         if time.monotonic() < deadline:
             report(f"pack {number + 1} of {len(packs)}: {', '.join(job.title for job in pack)}")
-            _train_pack(pack, places, device, deadline)
-    _work_off(first_steps, alone, places, device, jobs, deadline)
+            failures += _train_pack(pack, places, device, deadline)
+    failures += _work_off(first_steps, alone, places, device, jobs, deadline)
+    if failures:
+        others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise UserError(f"{failures[0]}{others}")
     recorded = sum(places.record(run).exists() for run in runs)
     return Outcome(recorded, len(runs) - recorded)
 
@@ -131,10 +136,18 @@ def _jobs(config: Config, runs: Sequence[RunConfig], places: Places) -> tuple[li
         if init is not None:
             source = config.run(run.dataset, init.model, run.seed)
             start = places.folder(source) / f"step-{init.step}.safetensors"
-            if not start.exists():
+            if not _are_of(start, source, places):
                 first_steps[start] = Job(source, until=init.step)
         later.append(Job(run, start))
     return list(first_steps.values()), later
+
+
+def _are_of(first_steps: Path, source: RunConfig, places: Places) -> bool:
+    """Whether first steps are there, and of the present config, data and code."""
+    if not first_steps.exists():
+        return False
+    identity = identity_of(source, places.data(source), None)
+    return read_tensors(first_steps)[1].get("identity") == identity
 
 
 def _packs(jobs: Sequence[Job], device: torch.device) -> tuple[list[list[Job]], list[Job]]:
@@ -163,13 +176,18 @@ def _write_results(run: RunConfig, prepared: Prepared, places: Places, device: t
     write(run, prepared, folder, record, device=device)
 
 
-def _train_pack(pack: Sequence[Job], places: Places, device: torch.device, deadline: float) -> None:
+def _train_pack(pack: Sequence[Job], places: Places, device: torch.device, deadline: float) -> list[UserError]:
+    """Train a pack and write the results of the runs that end; the errors of those that fail."""
     torch.set_num_threads(1)
     prepared = places.data(pack[0].run)
     members = [Member(job.run, places.folder(job.run), ProgressReporter(job.title, bar=False)) for job in pack]
+    failures = []
     for member, ended in zip(members, train_together(members, prepared, device, deadline), strict=True):
-        if ended:
+        if isinstance(ended, UserError):
+            failures.append(ended)
+        elif ended:
             _write_results(member.run, prepared, places, device)
+    return failures
 
 
 def _work_off(
@@ -179,10 +197,10 @@ def _work_off(
     device: torch.device,
     workers: int,
     deadline: float,
-) -> None:
+) -> list[UserError]:
     """Do first steps and then the others one after another or, in worker processes, each when its own first steps end.
 
-    A `UserError` is raised when all have had their turn.
+    Gives the errors of those that fail.
     """
     failures = []
     if workers == 1 or len(first_steps) + len(jobs) < 2:
@@ -208,9 +226,7 @@ def _work_off(
                         failures.append(error)
                     for job in waiting.get(ended, []):
                         running[pool.submit(_do, job, places, device, deadline)] = job
-    if failures:
-        others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        raise UserError(f"{failures[0]}{others}")
+    return failures
 
 
 def _waiting_for(first_steps: Sequence[Job], jobs: Sequence[Job], places: Places) -> dict[Job, list[Job]]:

@@ -14,6 +14,7 @@ from skimrnn import kernels
 from skimrnn.config import LSTMConfig, RunConfig, SkimLSTMConfig
 from skimrnn.data.batches import Batch
 from skimrnn.data.prepare import PADDING, Prepared
+from skimrnn.errors import UserError
 from skimrnn.kernels import CellWeights, DecisionWeights
 from skimrnn.layers import SkimLSTM
 from skimrnn.models import Classifier, ClozeReader
@@ -41,11 +42,11 @@ def shape_of(run: RunConfig) -> str | None:
 
 def train_together(
     members: Sequence[Member], prepared: Prepared, device: torch.device, deadline: float = math.inf
-) -> list[bool]:
+) -> list[bool | UserError]:
     """Train runs of one shape as `train` does each, step by step side by side, and give whether each came to its end.
 
     Every run keeps its own texts, random numbers and checkpoint, and may be resumed alone; a run that ends leaves the
-    others, and one that is resumed behind them catches up first.
+    others, and one that is resumed behind them catches up first. One that fails leaves them, too: its error is given.
     """
     randomness = [Randomness(device) for _ in members]
     runs = [
@@ -53,7 +54,7 @@ def train_together(
         for member in members
     ]
     asked: dict[int, Step] = {}
-    ended = [False] * len(members)
+    ended: list[bool | UserError] = [False] * len(members)
 
     def advance(place: int, outcome: Outcome | None) -> None:
         with randomness[place].in_use():
@@ -62,6 +63,9 @@ def train_together(
             except StopIteration as end:
                 asked.pop(place, None)
                 ended[place] = bool(end.value)
+            except UserError as error:
+                asked.pop(place, None)
+                ended[place] = error
 
     for place in range(len(members)):
         advance(place, None)

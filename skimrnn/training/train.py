@@ -75,7 +75,8 @@ def train(
 
     The run stops when the validation score has not improved for `patience` steps, or at `max_steps`. It saves
     `checkpoint.safetensors` at each validation and goes on from there when it is started again; the result is the
-    same as without the interruption. The test split is not read. A loss that is not finite is a `UserError`.
+    same as without the interruption. A run that ended at its `max_steps` goes on where these are raised, if they were a
+    multiple of `validate_every`. The test split is not read. A loss that is not finite is a `UserError`.
 
     Where the task asks for an average of the weights, that is what is validated and written.
 
@@ -106,11 +107,7 @@ def training_steps(
     """What `train` does, apart from taking the steps: each is asked for and answered by its outcome."""
     started = time.monotonic()
     config = run.training
-    start_digest = [sha256_of_file(start)] if start else []
-    settings = run.model_dump(mode="json")
-    if config.max_steps % config.validate_every == 0:
-        del settings["training"]["max_steps"]  # It decides nothing before it: raised, the run goes on from there.
-    identity = digest_of([settings, prepared.manifest["digest"], code_digest(*TRAINING_CODE), *start_digest])
+    identity = identity_of(run, prepared, start)
     checkpoint = folder / "checkpoint.safetensors"
     torch.manual_seed(run.seed)
     task = (reading_task if run.model.task == "question_answering" else classification_task)(run, prepared, device)
@@ -194,7 +191,7 @@ def training_steps(
         reporter.update(step, min(expected_steps, until) if until else expected_steps, status)
 
     if until is not None:
-        write_tensors(folder / f"step-{until}.safetensors", judged.state_dict())
+        write_tensors(folder / f"step-{until}.safetensors", judged.state_dict(), {"identity": identity})
         return True
     write_tensors(folder / "weights.safetensors", best)
     seconds = progress.seconds + time.monotonic() - started
@@ -211,6 +208,15 @@ def _write_course(
     write_json(folder / "training.json", {**course, "environment": environment(device).model_dump()})
     peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     write_json(folder / "timing.json", {"wall_seconds": round(seconds, 1), "peak_memory_mib": peak})
+
+
+def identity_of(run: RunConfig, prepared: Prepared, start: Path | None) -> str:
+    """A digest of all that decides a run: config, data, code and the weights that it starts from."""
+    settings, config = run.model_dump(mode="json"), run.training
+    if config.max_steps % config.validate_every == 0:
+        del settings["training"]["max_steps"]  # It decides nothing before it: raised, the run goes on from there.
+    start_digest = [sha256_of_file(start)] if start else []
+    return digest_of([settings, prepared.manifest["digest"], code_digest(*TRAINING_CODE), *start_digest])
 
 
 def _start_from(model: nn.Module, path: Path) -> None:

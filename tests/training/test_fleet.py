@@ -130,6 +130,16 @@ def test_a_run_waits_for_its_own_first_steps_alone(places: Places, monkeypatch: 
     assert rest == ["squad lstm_att 0", "squad sk_lstm_att-0-0.1 0", "squad sk_lstm_att-20-0.1 0"]
 
 
+def test_first_steps_of_another_config_are_not_started_from(config: Config, places: Places) -> None:
+    run = config.run("sst", "lstm", 0)
+    first_steps = places.folder(run) / "step-5.safetensors"
+    assert not fleet._are_of(first_steps, run, places)
+    train(run, places.data(run), places.folder(run), Silent(), until=5)
+    assert fleet._are_of(first_steps, run, places)
+    changed = run.model_copy(update={"training": run.training.model_copy(update={"patience": 7})})
+    assert not fleet._are_of(first_steps, changed, places)
+
+
 def test_runs_of_one_shape(config: Config) -> None:
     skim, lstm = config.run("sst", "skim", 0), config.run("sst", "lstm", 0)
     other = skim.model_copy(update={"seed": 3, "model": skim.model.model_copy(update={"gamma": 0.9})})
@@ -169,4 +179,4 @@ def test_the_command_line_has_it_too(config: Config, places: Places) -> None:
 
 
 def test_packs_in_a_process_of_their_own() -> None:
-    assert "4 passed" in run_under_triton(Path(__file__).with_name("together_checks.py"))
+    assert "5 passed" in run_under_triton(Path(__file__).with_name("together_checks.py"))

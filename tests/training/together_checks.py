@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from skimrnn.data.batches import Batch
 from skimrnn.data.prepare import Prepared
+from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_tensors, write_tensors
 from skimrnn.kernels import gpu
 from skimrnn.layers import SkimLSTM
@@ -19,7 +20,7 @@ from skimrnn.training.classification import training_loss
 from skimrnn.training.optimizer import Adam
 from skimrnn.training.task import Task
 from skimrnn.training.together import Member, Pack, Randomness, train_together
-from skimrnn.training.train import Step, take_step, train
+from skimrnn.training.train import Outcome, Step, take_step, train
 from tests.conftest import Silent, small_config
 
 DEVICE = torch.device("cpu" if gpu.INTERPRETED else "cuda")
@@ -69,6 +70,28 @@ def test_a_run_in_a_pack_is_the_run_alone(model: str, few: Prepared, tmp_path: P
             assert one["step"] == other["step"]
             assert one["training_loss"] == pytest.approx(other["training_loss"], rel=1e-5)
             assert one["validation"] == pytest.approx(other["validation"], rel=1e-5)
+
+
+def test_a_run_that_fails_leaves_the_others(few: Prepared, tmp_path: Path) -> None:
+    runs = [small_config(max_steps=2, validate_every=1).run("sst", "lstm", seed) for seed in range(3)]
+    members = [Member(run, tmp_path / "pack" / str(run.seed), Silent()) for run in runs]
+    for seed, fault in ((0, "no checkpoint"), (2, "")):
+        members[seed].folder.mkdir(parents=True)
+        if fault:
+            (members[seed].folder / "checkpoint.safetensors").write_text(fault)
+    # A loss that is not finite, at the second step of the last one.
+    take_steps = Pack.take_steps
+
+    def third_diverges(self: Pack, steps: list[Step]) -> list[Outcome]:
+        outcomes = take_steps(self, steps)
+        return [*outcomes[:-1], Outcome(float("nan"), 1.0)] if steps[0].taken == 1 else outcomes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pack, "take_steps", third_diverges)
+        first, second, third = train_together(members, few, DEVICE)
+    assert second is True and (members[1].folder / "weights.safetensors").exists()
+    assert isinstance(first, UserError) and "truncated" in str(first)
+    assert isinstance(third, UserError) and "not finite at step 2" in str(third)
 
 
 @pytest.mark.parametrize("cloze", [False, True])
