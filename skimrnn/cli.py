@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from skimrnn.allocator import take_memory_in_large_blocks
-from skimrnn.config import VectorsConfig, read_config
+from skimrnn.config import LARGEST_SEED, VectorsConfig, read_config
 from skimrnn.data.registry import Task
 from skimrnn.errors import UserError, machine_failure
 from skimrnn.files import atomic_folder
@@ -29,7 +29,7 @@ ConfigOption = Annotated[
 ]
 DatasetOption = Annotated[str, typer.Option(help="Name of the dataset, such as sst.")]
 ModelOption = Annotated[str, typer.Option(help="Name of the model in the config.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of the run.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the run.")]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads (results may differ in rounding between counts).")]
 PreparedOption = Annotated[Path, typer.Option(help="Prepared folder of the dataset.")]
@@ -52,6 +52,9 @@ def command_of(group: typer.Typer) -> Callable[[Verb], Verb]:
             except KeyboardInterrupt:
                 print("interrupted: run the same command to go on", file=sys.stderr)
                 raise typer.Exit(130) from None
+            except OSError as error:  # Where nothing more is known of it.
+                print(f"error: {error}: check the path and the machine", file=sys.stderr)
+                raise typer.Exit(2) from None
             except (MemoryError, RuntimeError) as error:
                 if (failure := machine_failure(error)) is None:
                     raise

@@ -3,14 +3,18 @@
 `workflow/schemas/config.schema.json` is generated from these models (`python -m skimrnn schema`).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skimrnn.data.registry import DATASETS, Task
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_text
+
+LARGEST_SEED = 2**32 - 1
+"""What every library here takes."""
 
 
 class _Closed(BaseModel):
@@ -22,7 +26,7 @@ class DataConfig(_Closed):
 
     source: Literal["hub", "mirror", "embedded"] = "hub"
     mirror: Path | None = Field(None, description="folder laid out like the hub: <org>/<name>/<split>.parquet")
-    seed: int = Field(0, ge=0, description="decides which training rows become the validation split")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="decides which training rows become the validation split")
 
     @model_validator(mode="after")
     def _mirror_is_named(self) -> "DataConfig":
@@ -43,7 +47,7 @@ class VectorsConfig(_Closed):
     window: int = Field(8, gt=0, description="word2vec context window, for source corpus")
     epochs: int = Field(4, gt=0, description="word2vec passes over the texts, for source corpus")
     min_count: int = Field(3, gt=0, description="rarest word that gets a vector, for source corpus")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
 
     @model_validator(mode="after")
     def _file_is_named(self) -> "VectorsConfig":
@@ -81,8 +85,8 @@ class VectorsConfig(_Closed):
 
 
 def _distinct(seeds: list[int]) -> list[int]:
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise ValueError("seeds must be distinct and not negative")
+    if min(seeds) < 0 or max(seeds) > LARGEST_SEED or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be distinct, not negative and at most {LARGEST_SEED}")
     return seeds
 
 
@@ -300,8 +304,13 @@ class Config(_Closed):
 
     def models_of(self, dataset: str) -> dict[str, ModelConfig]:
         """The models that run on one dataset."""
-        named, answering = self.datasets[dataset].models, self.for_task(DATASETS[dataset].task).models
+        named, answering = self._dataset(dataset).models, self.for_task(DATASETS[dataset].task).models
         return {name: model for name, model in answering.items() if named is None or name in named}
+
+    def _dataset(self, name: str) -> DatasetConfig:
+        if name not in self.datasets:
+            raise UserError(f"unknown dataset {name!r}: the {self.scale} config has {', '.join(self.datasets)}")
+        return self.datasets[name]
 
     def timed_models(self, dataset: str) -> list[str]:
         """The models whose speed-up is measured on one dataset: those that skim."""
@@ -318,7 +327,7 @@ class Config(_Closed):
 
     def seeds_of(self, dataset: str) -> list[int]:
         """The seeds that each model runs with on one dataset."""
-        return self.datasets[dataset].seeds or self.seeds
+        return self._dataset(dataset).seeds or self.seeds
 
     def planned(self, dataset: str) -> int:
         """How many runs the grid has on one dataset."""
@@ -326,8 +335,6 @@ class Config(_Closed):
 
     def run(self, dataset: str, model: str, seed: int) -> "RunConfig":
         """The configuration of one run; a dataset or model that the scale lacks is a `UserError`."""
-        if dataset not in self.datasets:
-            raise UserError(f"unknown dataset {dataset!r}: the {self.scale} config has {', '.join(self.datasets)}")
         if model not in (known := self.models_of(dataset)):
             raise UserError(f"unknown model {model!r}: for {dataset} the {self.scale} config has {', '.join(known)}")
         return RunConfig(
@@ -364,11 +371,27 @@ def read_config(path: Path) -> Config:
     text = read_text(path)
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        twice = next(_keys_given_twice(yaml.compose(text, yaml.SafeLoader)), None)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         raise UserError(f"{path}: not valid YAML{line}: mend the file") from error
+    if twice:
+        raise UserError(f"{path}: the key {twice!r} is given twice: remove one of them")
     return parse_config(values, str(path))
+
+
+def _keys_given_twice(node: Any) -> Iterator[str]:
+    """The keys that stand twice in one mapping of a YAML document; what `<<` brings may be given anew."""
+    if isinstance(node.value if node else None, list):
+        keys: set[str] = set()
+        for part in node.value:
+            key, value = part if isinstance(part, tuple) else (None, part)
+            if key is not None and key.value in keys:
+                yield str(key.value)
+            if key is not None and isinstance(key.value, str):
+                keys.add(key.value)
+            yield from _keys_given_twice(value)
 
 
 def parse_config(values: object, place: str) -> Config:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,6 +32,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     with explain_os_errors("write", path):
+        if path.is_symlink():
+            path = path.resolve()  # What it points to is written, not the link itself.
+        if path.exists() and not path.is_file():
+            raise UserError(f"cannot write {path}: it is there and not a file: choose another path")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
@@ -101,6 +105,8 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON (line {error.lineno}): delete it and make it again") from error
+    except (ValueError, RecursionError) as error:  # A number of thousands of digits, or brackets within brackets.
+        raise UserError(f"{path}: not JSON that can be read ({error}): delete it and make it again") from error
 
 
 def read_model(path: Path, model: type[Model]) -> Model:
@@ -123,14 +129,15 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping
     write_bytes(path, tensors_to_bytes(contiguous, dict(metadata) if metadata else None))
 
 
-def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """Read the tensors and the metadata of a safetensors file (memory-mapped)."""
+def read_tensors(path: Path, *needed: str) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Read the tensors and the metadata of a safetensors file (memory-mapped); those `needed` must be there."""
     with explain_os_errors("read", path):
         if not Path(path).is_file():
             raise UserError(f"cannot read {path}: no such file: run the step that makes it")
         try:
             with safe_open(path, framework="pt") as file:
                 names = file.keys()
+                _require(needed, names, path, "tensor")
                 return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
         except SafetensorError as error:
             raise UserError(f"{path}: truncated or not a safetensors file: delete it and make it again") from error
@@ -142,18 +149,33 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """Read a parquet file; a missing or truncated one is a `UserError`."""
+def read_parquet(path: Path, *needed: str) -> pa.Table:
+    """Read a parquet file; a missing or truncated one, or one without the columns that are needed, is a `UserError`."""
+    with explain_parquet_errors(path):
+        table = pq.read_table(path)
+    _require(needed, table.column_names, path, "column")
+    return table
+
+
+@contextmanager
+def explain_parquet_errors(path: Path) -> Iterator[None]:
+    """Turn what a missing or damaged parquet file raises inside the block into a `UserError`."""
     with explain_os_errors("read", path):
         if not Path(path).is_file():
             raise UserError(f"cannot read {path}: no such file: run the step that makes it, or copy it there")
         try:
-            return pq.read_table(path)
+            yield
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise
             # What a damaged file raises is an `ArrowException`, or an `OSError` that no system call gave.
             raise UserError(f"{path}: truncated or not a parquet file: delete it and fetch or make it again") from error
+
+
+def _require(needed: Iterable[str], names: Iterable[str], path: Path, kind: str) -> None:
+    """Refuse a file that lacks columns or tensors: most likely it is another step's."""
+    if missing := [name for name in needed if name not in names]:
+        raise UserError(f"{path}: no {kind} {missing[0]!r} in it: give the file of the right step")
 
 
 def sha256_of_file(path: Path) -> str:

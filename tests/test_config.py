@@ -75,7 +75,7 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
         ("training/learning_rate", 0, "learning_rate: Input should be greater than 0"),
         ("seeds", [], "seeds: List should have at least 1 item"),
         ("seeds", [1, 1], "seeds: seeds must be distinct"),
-        ("datasets/sst/seeds", [-1], r"datasets\.sst\.seeds: seeds must be distinct and not negative"),
+        ("datasets/sst/seeds", [-1], r"datasets\.sst\.seeds: seeds must be distinct, not negative"),
         ("data/source", "mirror", "data: source is mirror, so mirror must name its folder"),
         ("vectors/source", "file", "vectors: source is file, so path must name it"),
         ("vectors/source", "file+corpus", r"vectors: source is file\+corpus, so path must name it"),

@@ -1,5 +1,6 @@
 """Downloading one large file: resumed where it was cut, retried, checked against its known size and digest."""
 
+import errno
 import http.client
 import sys
 import time
@@ -41,6 +42,8 @@ def download(release: Release, path: Path, advice: str, silence: float = _SECOND
     """
     part = path.with_name(f"{path.name}.part")
     with explain_os_errors("write", path):
+        if path.is_dir() or part.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
     failures = 0
@@ -56,7 +59,7 @@ def download(release: Release, path: Path, advice: str, silence: float = _SECOND
                     raise UserError(f"cannot download {release.url}: {reason}: {advice}") from error
                 asked = error.headers.get("Retry-After") or ""
                 wait = float(asked) if asked.isdigit() else wait
-            except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException) as error:  # Of the network: those of the disk are told.
                 reason = str(getattr(error, "reason", None) or error)
             if (now := part.stat().st_size) >= release.bytes:
                 break
@@ -69,7 +72,8 @@ def download(release: Release, path: Path, advice: str, silence: float = _SECOND
     if part.stat().st_size != release.bytes or sha256_of_file(part) != release.sha256:
         part.unlink()
         raise UserError(f"{release.url}: what came is not the release (its digest differs): download it again")
-    part.replace(path)
+    with explain_os_errors("write", path):
+        part.replace(path)
 
 
 def _continue(release: Release, part: Path, advice: str, silence: float, show: Callable[[int], None]) -> None:
@@ -79,7 +83,10 @@ def _continue(release: Release, part: Path, advice: str, silence: float, show: C
     with urllib.request.urlopen(request, timeout=silence) as response:
         resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
         start = have if resumed else 0
-        offered = start + int(response.headers["Content-Length"])
+        length = response.headers["Content-Length"]
+        if length is None:
+            raise UserError(f"cannot download {release.url}: what answers does not say how much it sends: {advice}")
+        offered = start + int(length)
         if offered != release.bytes:
             raise UserError(
                 f"cannot download {release.url}: the server offers {offered:,} bytes, the release has "

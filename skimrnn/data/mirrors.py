@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from skimrnn.data.hub import open_hub
 from skimrnn.data.registry import Dataset
-from skimrnn.data.sources import checked_split, mirrored_file, read_mirrored
+from skimrnn.data.sources import checked_split, is_listed, mirrored_file, read_mirrored
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, sha256_of_file, write_json, write_parquet
 
@@ -50,6 +50,9 @@ def inspect_mirror(mirror: Path, datasets: Iterable[Dataset], *, thorough: bool)
 def _inspect(mirror: Path, dataset: Dataset, split: str, thorough: bool) -> File:
     path = mirrored_file(mirror, dataset, split)
     if not path.is_file():
+        if thorough and is_listed(mirror, dataset, split):
+            fault = f"{path}: the manifest lists it, and it is not there: copy the mirror again"
+            return File(dataset, split, path, "damaged", None, 0, fault)
         return File(dataset, split, path, "missing")
     size = path.stat().st_size
     try:
@@ -70,6 +73,8 @@ def make_mirror(mirror: Path, datasets: Iterable[Dataset], tell: Callable[[str],
     """Download `datasets` from the hub into `mirror`; a dataset that the manifest lists already is left alone."""
     manifest: dict[str, Any] = read_json(mirror / "manifest.json") if (mirror / "manifest.json").exists() else {}
     for dataset in datasets:
+        if not dataset.on_hub:
+            raise UserError(f"{dataset.name} is not on the hub: README says where it comes from")
         names = {split: f"{dataset.address}/{split}.parquet" for split in dataset.rows}
         if all(name in manifest and (mirror / name).is_file() for name in names.values()):
             tell(f"{dataset.name}: there already")

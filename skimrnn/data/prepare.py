@@ -16,8 +16,8 @@ from torch import Tensor
 
 from skimrnn.config import VectorsConfig
 from skimrnn.data.registry import Dataset
-from skimrnn.errors import UserError
-from skimrnn.files import digest_of, read_json, read_tensors, sha256_of_file, write_json, write_tensors
+from skimrnn.data.stages import read_manifest
+from skimrnn.files import digest_of, read_tensors, sha256_of_file, write_json, write_tensors
 
 PADDING, UNKNOWN = 0, 1
 SPLITS = ("train", "validation", "test")
@@ -55,24 +55,22 @@ class Prepared:
 
     def split(self, name: str) -> Split:
         """Read one split."""
-        tensors, _ = read_tensors(self.folder / f"{name}.safetensors")
-        return Split(**tensors)
+        needed = ("tokens", "offsets", "labels", *(["candidates"] if self.cloze else []))
+        tensors, _ = read_tensors(self.folder / f"{name}.safetensors", *needed)
+        return Split(**{name: tensors[name] for name in needed})
 
     def vectors(self) -> Tensor:
         """The word vectors (V, E)."""
-        return read_tensors(self.folder / "vectors.safetensors")[0]["vectors"]
+        return read_tensors(self.folder / "vectors.safetensors", "vectors")[0]["vectors"]
 
     def spellings(self) -> Tensor:
         """The numbers of the characters of each spelling (spellings, 16), of questions."""
-        return read_tensors(self.folder / "vectors.safetensors")[0]["characters"]
+        return read_tensors(self.folder / "vectors.safetensors", "characters")[0]["characters"]
 
 
 def open_prepared(folder: Path, dataset: str) -> Prepared:
     """Open a prepared folder; a folder of another dataset is a `UserError`."""
-    manifest = read_json(folder / "manifest.json")
-    if manifest.get("dataset") != dataset:
-        raise UserError(f"{folder}: holds {manifest.get('dataset')!r}, not {dataset!r}: give the right folder")
-    return Prepared(folder, manifest)
+    return Prepared(folder, read_manifest(folder, dataset, "digest"))
 
 
 def prepare_dataset(
@@ -88,7 +86,7 @@ def prepare_dataset(
     # Imported here, so that training needs none of what tokenising and reading vectors needs.
     from skimrnn.data.vectors import read_vectors, vectors_for
 
-    source = read_json(tokens_folder / "manifest.json")
+    source = read_manifest(tokens_folder, dataset.name, "unlabelled")
     paths = {split: tokens_folder / f"{split}.parquet" for split in SPLITS}
     words, vectors = read_vectors(vectors_file)
     counts = _count_words(paths["train"])

@@ -21,6 +21,7 @@ from torch import Tensor
 from skimrnn.config import VectorsConfig
 from skimrnn.data.prepare import PADDING, UNKNOWN, Prepared
 from skimrnn.data.registry import Dataset
+from skimrnn.data.stages import read_manifest
 from skimrnn.files import digest_of, read_json, read_tensors, sha256_of_file, write_json, write_tensors
 
 SCORED_SPLIT = "validation"
@@ -116,13 +117,14 @@ class Scoring:
 
 def read_questions(prepared: Prepared, split: str) -> Questions:
     """Read one split."""
-    tensors, _ = read_tensors(prepared.folder / f"{split}.safetensors")
-    return Questions(**{name: tensors[name] for name in Questions.__dataclass_fields__})
+    names = Questions.__dataclass_fields__
+    tensors, _ = read_tensors(prepared.folder / f"{split}.safetensors", *names)
+    return Questions(**{name: tensors[name] for name in names})
 
 
 def read_scoring(prepared: Prepared) -> Scoring:
     """Read what scoring needs besides the questions of `SCORED_SPLIT`."""
-    tensors, _ = read_tensors(prepared.folder / f"{SCORED_SPLIT}.safetensors")
+    tensors, _ = read_tensors(prepared.folder / f"{SCORED_SPLIT}.safetensors", "starts", "stops")
     return Scoring(
         **read_json(prepared.folder / f"{SCORED_SPLIT}.json"), starts=tensors["starts"], stops=tensors["stops"]
     )
@@ -177,7 +179,7 @@ def prepare_questions(
     from skimrnn.data.vectors import read_vectors, vectors_for
     from skimrnn.files import read_parquet
 
-    source = read_json(tokens_folder / "manifest.json")
+    source = read_manifest(tokens_folder, dataset.name, "alignment")
     texts = {split: read_parquet(tokens_folder / f"{split}.parquet").to_pydict() for split in dataset.rows}
     words = {split: [tokens.split(" ") for tokens in columns["tokens"]] for split, columns in texts.items()}
     counts = Counter(word for tokens in words["train"] for word in tokens)

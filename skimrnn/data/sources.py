@@ -123,6 +123,12 @@ def read_mirrored(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
     return table
 
 
+def is_listed(mirror: Path, dataset: Dataset, split: str) -> bool:
+    """Whether the manifest of a mirror, where it has one, lists a split."""
+    manifest = mirror / "manifest.json"
+    return manifest.is_file() and f"{dataset.address}/{split}.parquet" in read_model(manifest, MirrorManifest).root
+
+
 def _mirrored_revision(mirror: Path, dataset: Dataset) -> str | None:
     """The hub's revision that a mirror was made from, where its manifest says so."""
     if not (mirror / "manifest.json").is_file():

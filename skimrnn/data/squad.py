@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from skimrnn.data.offsets import Token, tokenise_with_offsets
 from skimrnn.data.registry import Alignment, Dataset
+from skimrnn.data.stages import read_manifest
 from skimrnn.data.tokens import announced_leaks
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_parquet, write_json, write_parquet
+from skimrnn.files import read_parquet, write_json, write_parquet
 
 _TEXT_COLUMNS = ("id", "context", "question")
 
@@ -91,11 +92,11 @@ def tokenise_questions(dataset: Dataset, raw: Path, folder: Path, processes: int
     first answer, -1 where there are none). The manifest counts how the first answers could be aligned, and the texts
     that stand in two splits, which are announced, too.
     """
-    manifest = read_json(raw / "manifest.json")
+    manifest = read_manifest(raw, dataset.name, "splits")
     tables: dict[str, pa.Table] = {}
     alignment: dict[str, dict[Alignment, int]] = {}
     for split in dataset.rows:
-        rows = read_parquet(raw / f"{split}.parquet").to_pylist()
+        rows = read_parquet(raw / f"{split}.parquet", "context", "question", "answers").to_pylist()
         texts = list(dict.fromkeys(row[kind] for kind in ("context", "question") for row in rows))
         number = {text: index for index, text in enumerate(texts)}
         if processes > 1 and len(texts) > 10_000:

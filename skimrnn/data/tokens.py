@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from skimrnn.data.cloze import tokenise_cloze
 from skimrnn.data.registry import Dataset
-from skimrnn.errors import explain_os_errors
-from skimrnn.files import read_json, read_parquet, write_json, write_parquet
+from skimrnn.data.stages import read_manifest
+from skimrnn.errors import UserError
+from skimrnn.files import explain_parquet_errors, read_parquet, write_json, write_parquet
 
 LONGEST = 10_000
 """Most tokens of a text. No text of the datasets has half as many; a longer one would take a batch's memory."""
@@ -51,7 +52,7 @@ def tokenise_dataset(dataset: Dataset, raw: Path, folder: Path, seed: int, proce
     Where the release has no validation split, the paper's share of train is set apart, stratified by label and the
     same for every run. A text without tokens becomes the single token `<empty>`.
     """
-    manifest = read_json(raw / "manifest.json")
+    manifest = read_manifest(raw, dataset.name, "splits")
     tables = tokenised_splits(dataset, raw, seed, processes)
     cut = {}
     for split, table in tables.items():
@@ -80,13 +81,15 @@ def tokenised_splits(
     split_text = partial(split_spaces if dataset.tokenised else split_treebank, keep_case=keep_case)
     tables = {}
     for split in dataset.rows:
-        table = read_parquet(raw / f"{split}.parquet")
+        table = read_parquet(raw / f"{split}.parquet", *(() if dataset.cloze else ("text", "label")))
         if dataset.cloze:
             tables[split] = tokenise_cloze(table, keep_case=keep_case)
         else:
             tables[split] = _tokenise(table, split_text, processes)
     if dataset.validation_rows is not None:
         share = dataset.validation_rows / dataset.rows["train"]
+        if not round(share * len(tables["train"])):
+            raise UserError(f"{raw}: too few rows in train to set a validation split apart: fetch more of them")
         tables["train"], tables["validation"] = carve(tables["train"], share, seed)
     return tables
 
@@ -136,17 +139,19 @@ def _hashes(table: pa.Table) -> Iterator[int]:
 
 def read_texts(path: Path) -> list[list[str]]:
     """The token lists of one tokenised split."""
-    return [tokens.split(" ") for tokens in read_parquet(path)["tokens"].to_pylist()]
+    return [tokens.split(" ") for tokens in read_parquet(path, "tokens")["tokens"].to_pylist()]
 
 
 def read_tokens(path: Path) -> tuple[list[list[str]], list[int]]:
     """The token lists and the labels of one tokenised split."""
-    return read_texts(path), read_parquet(path)["label"].to_pylist()
+    return read_texts(path), read_parquet(path, "label")["label"].to_pylist()
 
 
 def token_batches(path: Path, rows: int = 2_000) -> Iterator[pa.RecordBatch]:
     """The rows of one tokenised split, some at a time: the texts of a large one do not fit the memory as words."""
-    with explain_os_errors("read", path), pq.ParquetFile(path) as file:
+    with explain_parquet_errors(path), pq.ParquetFile(path) as file:
+        if "tokens" not in file.schema_arrow.names:
+            raise UserError(f"{path}: no column 'tokens' in it: give the folder of the tokenised texts")
         yield from file.iter_batches(rows)
 
 

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -16,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from skimrnn.data.download import Release, download
+from skimrnn.data.stages import read_manifest
 from skimrnn.data.tokens import token_batches
 from skimrnn.errors import UserError, explain_os_errors
-from skimrnn.files import read_json, read_tensors, write_tensors
+from skimrnn.files import read_tensors, write_tensors
 
 GLOVE = Release(
     "https://nlp.stanford.edu/data/glove.6B.zip",
@@ -31,6 +33,7 @@ GLOVE_LENGTH = np.float32(5.8)
 """Mean length of GloVe 6B's vectors (100 dimensions) of its 10,000 most frequent words."""
 
 _FREQUENT = 10_000
+_DAMAGE = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError)  # Of a text, packed or not.
 
 Vectors = NDArray[np.float32]
 
@@ -43,9 +46,12 @@ def write_vectors(path: Path, words: Sequence[str], vectors: Vectors) -> None:
 
 def read_vectors(path: Path) -> tuple[list[str], Vectors]:
     """Read what `write_vectors` wrote."""
-    tensors, _ = read_tensors(path)
+    tensors, _ = read_tensors(path, "words", "vectors")
     text = bytes(tensors["words"].numpy()).decode()
-    return (text.split("\n") if text else []), tensors["vectors"].numpy()
+    words, vectors = (text.split("\n") if text else []), tensors["vectors"].numpy()
+    if len(words) != len(vectors):
+        raise UserError(f"{path}: {len(words)} words for {len(vectors)} vectors: make it again")
+    return words, vectors
 
 
 def download_glove(dimension: int, cache: Path) -> tuple[list[str], Vectors]:
@@ -74,7 +80,7 @@ def load_vector_file(path: Path, dimension: int) -> tuple[list[str], Vectors]:
         try:
             with _open_text(path) as file:
                 return _parse_glove(file, dimension, str(path))
-        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        except _DAMAGE as error:
             raise UserError(f"{path}: truncated or not a text of word vectors: copy the file again") from error
 
 
@@ -90,20 +96,27 @@ def train_vectors(
     """
     from gensim.models import Word2Vec  # Imported here: only this source needs it.
 
+    if not token_folders:
+        raise UserError("vectors.source corpus needs texts to train on: give --tokens, a folder for each dataset")
     paths = []
     for folder in token_folders:
-        unlabelled = read_json(folder / "manifest.json")["unlabelled"]
+        unlabelled = read_manifest(folder, None, "unlabelled")["unlabelled"]
         paths += [folder / f"{split}.parquet" for split in ("train", unlabelled) if split]
-    model = Word2Vec(
-        _Texts(paths),
-        vector_size=dimension,
-        window=window,
-        epochs=epochs,
-        min_count=min_count,
-        sg=1,
-        seed=seed,
-        workers=1,
-    )
+    try:
+        model = Word2Vec(
+            _Texts(paths),
+            vector_size=dimension,
+            window=window,
+            epochs=epochs,
+            min_count=min_count,
+            sg=1,
+            seed=seed,
+            workers=1,
+        )
+    except RuntimeError as error:
+        if "vocabulary" not in str(error):
+            raise
+        raise UserError(f"no word stands {min_count} times in the texts: lower vectors.min_count") from error
     vectors = model.wv.vectors.astype(np.float32)
     length = np.linalg.norm(vectors[:_FREQUENT], axis=1).mean()
     return list(model.wv.index_to_key), vectors * (GLOVE_LENGTH / length)
@@ -155,7 +168,7 @@ def read_words(path: Path) -> set[str]:
         try:
             with _open_text(path) as file:
                 return {line.rstrip("\n").split(" ", 1)[0] for line in file}
-        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        except _DAMAGE as error:
             raise UserError(f"{path}: truncated or not a text of words: copy the file again") from error
 
 
@@ -183,7 +196,7 @@ def _parse_glove(lines: Iterable[str], dimension: int, place: str) -> tuple[list
         words.append(word)
     if not words:
         raise UserError(f"{place}: no word vectors in it: copy the file again")
-    return words, np.stack(rows)
+    return words, _checked(words, np.stack(rows), place)
 
 
 def _parse_npz(path: Path, dimension: int) -> tuple[list[str], Vectors]:
@@ -194,8 +207,18 @@ def _parse_npz(path: Path, dimension: int) -> tuple[list[str], Vectors]:
                 vectors = arrays["vectors"].astype(np.float32)
             else:
                 vectors = arrays["q"].astype(np.float32) * (arrays["scale"].astype(np.float32)[:, None] / 127)
-    except (KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"{path}: needs arrays words and vectors, or words, q and scale: {error}") from error
     if vectors.shape != (len(words), dimension):
         raise UserError(f"{path}: vectors of shape {vectors.shape} where ({len(words)}, {dimension}) is needed")
-    return words, vectors
+    return words, _checked(words, vectors, str(path))
+
+
+def _checked(words: Sequence[str], vectors: Vectors, place: str) -> Vectors:
+    """The vectors, if all are finite and no word would break its line."""
+    if not np.isfinite(vectors).all():
+        word = words[int(np.argmin(np.isfinite(vectors).all(axis=1)))]
+        raise UserError(f"{place}: the vector of {word!r} is not finite: copy the file again, or leave the word out")
+    if broken := next((word for word in words if "\n" in word), None):
+        raise UserError(f"{place}: the word {broken!r} holds a line break: leave it out")
+    return vectors

@@ -185,6 +185,9 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path, *
 
     The times of training go to `<seed>.timing.json` beside it.
     """
+    course = read_json(folder / "training.json")
+    if isinstance(course, dict) and course.get("stopped") == "unfinished":
+        raise UserError(f"{folder}: the run is not finished: train on")
     scores = evaluate(load_classifier(run, prepared, folder).to(device), prepared.split("test"))
     if isinstance(run.model, SkimLSTMConfig):
         reduction = flop_reduction(scores.skim_rate, run.model.hidden_size, run.model.small_size)
@@ -194,12 +197,12 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path, *
     record = Record(
         config=run,
         data=DataRecord.model_validate(data),
-        training=TrainingRecord.model_validate(read_json(folder / "training.json")),
+        training=read_model(folder / "training.json", TrainingRecord),
         test=scores,
         flop_reduction=reduction,
         kernel=kernel_on(device),
     )
-    timing = Timing.model_validate(read_json(folder / "timing.json"))
+    timing = read_model(folder / "timing.json", Timing)
     write_json(path.with_suffix(".timing.json"), timing.model_dump())
     write_json(path, record.model_dump(mode="json"))
 
@@ -216,7 +219,7 @@ def load_classifier(run: RunConfig, prepared: Prepared, folder: Path) -> Classif
 def load_reader(run: RunConfig, prepared: Prepared, folder: Path, *, unfinished: bool = False) -> Reader:
     """The trained reader of a run's folder; with `unfinished` the best so far, from the checkpoint."""
     assert isinstance(run.model, ReaderConfig)
-    stopped = ReadingTrainingRecord.model_validate(read_json(folder / "training.json")).stopped
+    stopped = read_model(folder / "training.json", ReadingTrainingRecord).stopped
     if unfinished != (stopped == "unfinished"):
         state = "is finished: leave --unfinished out" if unfinished else "is not finished: train on, or --unfinished"
         raise UserError(f"{folder}: the run {state}")
@@ -271,13 +274,13 @@ def write_reading_record(
         data=QuestionDataRecord.model_validate(
             {key: prepared.manifest[key] for key in QuestionDataRecord.model_fields}
         ),
-        training=ReadingTrainingRecord.model_validate(read_json(folder / "training.json")),
+        training=read_model(folder / "training.json", ReadingTrainingRecord),
         test=answers.scores,
         operations=operations,
         flop_reduction=reduction,
         kernel=kernel_on(device),
     )
-    timing = Timing.model_validate(read_json(folder / "timing.json"))
+    timing = read_model(folder / "timing.json", Timing)
     write_json(path.with_suffix(".predictions.json"), answers.predictions)
     write_json(path.with_suffix(".timing.json"), timing.model_dump())
     write_json(path, record.model_dump(mode="json"))

@@ -33,7 +33,8 @@ def test_words_of_the_other_splits_stay_unknown(tmp_path: Path) -> None:
     texts = {"train": "a fine film", "validation": "a fine novel", "test": "a dull film"}
     for split, text in texts.items():
         write_parquet(tmp_path / f"{split}.parquet", pa.table({"tokens": [text], "label": [0]}))
-    write_json(tmp_path / "manifest.json", {"source": "mirror", "revision": None, "complete": True, "splits": {}})
+    manifest = {"dataset": "sst", "source": "mirror", "revision": None, "complete": True, "splits": {}}
+    write_json(tmp_path / "manifest.json", manifest | {"unlabelled": None})
     write_vectors(tmp_path / "v.safetensors", ["novel", "film"], np.ones((2, 3), np.float32))
     settings = VectorsConfig(source="corpus", dimension=3)
     prepare_dataset(DATASETS["sst"], tmp_path, tmp_path / "v.safetensors", settings, tmp_path / "prepared")

@@ -24,7 +24,7 @@ def counted(tmp_path: Path) -> DatasetStatistics:
     for split, rows in texts.items():
         write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": rows, "label": [0] * len(rows)}))
         splits[split] = {"rows": len(rows), "official_rows": SST.rows[split], "sha256": f"of {split}"}
-    manifest = {"source": "mirror", "revision": "abc", "complete": False, "splits": splits}
+    manifest = {"dataset": "sst", "source": "mirror", "revision": "abc", "complete": False, "splits": splits}
     write_json(tmp_path / "manifest.json", manifest)
     return count_dataset(SST, tmp_path, 0, {"film", "bad", "play"})
 
@@ -56,7 +56,7 @@ def test_questions_are_counted_with_their_contexts(tmp_path: Path) -> None:
         ]
         write_parquet(tmp_path / "raw" / f"{split}.parquet", pa.Table.from_pylist(rows))
     splits = {split: {"rows": 1, "official_rows": 1, "sha256": "x"} for split in ("train", "validation")}
-    manifest = {"source": "mirror", "revision": None, "complete": True, "splits": splits}
+    manifest = {"dataset": "squad", "source": "mirror", "revision": None, "complete": True, "splits": splits}
     write_json(tmp_path / "raw" / "manifest.json", manifest)
     tokenise_questions(DATASETS["squad"], tmp_path / "raw", tmp_path / "tokens")
     counted = count_questions(DATASETS["squad"], tmp_path / "tokens", {"dog", "ran", "run"})

@@ -37,7 +37,7 @@ def test_a_text_without_tokens_becomes_one_token(tmp_path: Path) -> None:
     dataset = DATASETS["sst"]
     for split in dataset.rows:
         write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": ["  ", "a film"], "label": [0, 1]}))
-    write_json(tmp_path / "manifest.json", {})
+    write_json(tmp_path / "manifest.json", {"dataset": dataset.name, "splits": {}})
     tokenise_dataset(dataset, tmp_path, tmp_path / "tokens", seed=0)
     assert read_tokens(tmp_path / "tokens" / "test.parquet") == ([["<empty>"], ["a", "film"]], [0, 1])
 
@@ -47,7 +47,7 @@ def test_more_processes_give_the_same_tokens(tmp_path: Path) -> None:
     texts = [f"No, {i}." for i in range(10_001)]
     for split, rows in {"train": 10_001, "test": 10, "unsupervised": 10}.items():
         write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": texts[:rows], "label": [0] * rows}))
-    write_json(tmp_path / "manifest.json", {})
+    write_json(tmp_path / "manifest.json", {"dataset": dataset.name, "splits": {}})
     for processes in (1, 2):
         tokenise_dataset(dataset, tmp_path, tmp_path / str(processes), seed=0, processes=processes)
     for split in ("train", "validation", "test", "unsupervised"):
@@ -61,7 +61,7 @@ def test_texts_that_stand_in_two_splits_are_counted_announced_and_kept(
     texts = {"train": ["one", "Two", "two"], "validation": ["three", "one"], "test": ["two", "TWO ", "four", ""]}
     for split, rows in texts.items():
         write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": rows, "label": [0] * len(rows)}))
-    write_json(tmp_path / "manifest.json", {})
+    write_json(tmp_path / "manifest.json", {"dataset": dataset.name, "splits": {}})
     tokenise_dataset(dataset, tmp_path, tmp_path / "tokens", seed=0)
     manifest = read_json(tmp_path / "tokens" / "manifest.json")
     assert manifest["leaks"] == {"validation that stand in train": 1, "test that stand in train": 2}
@@ -76,7 +76,7 @@ def test_an_endless_review_is_cut_to_its_last_words(tmp_path: Path) -> None:
     for split in dataset.rows:
         rows = [" ".join(words), " ".join(words[:LONGEST]), " ".join(words[: LONGEST + 1])]
         write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": rows, "label": [0] * 3}))
-    write_json(tmp_path / "manifest.json", {})
+    write_json(tmp_path / "manifest.json", {"dataset": dataset.name, "splits": {}})
     tokenise_dataset(dataset, tmp_path, tmp_path / "tokens", seed=0)
     texts, _ = read_tokens(tmp_path / "tokens" / "test.parquet")
     assert texts[0] == words[-LONGEST:]
