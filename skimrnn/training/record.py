@@ -174,7 +174,7 @@ class ReadingRecord(_Closed):
 
 
 class Timing(_Closed):
-    """What a run cost, resumed parts included."""
+    """What a run cost, resumed parts included; of a run in a pack the time is the whole pack's, while it was in it."""
 
     wall_seconds: float
     peak_memory_mib: int
