@@ -323,15 +323,12 @@ def data_prepare(
     """Run the steps that make what training reads (fetch, tokenise, vectors, prepare), as far as they are not done."""
     import subprocess
 
-    from skimrnn.data.registry import DATASETS
-
     if not Path("Snakefile").is_file():
         raise UserError("no Snakefile here: run this in the project's folder")
     settings = read_config(config)
     if unknown := [name for name in datasets or [] if name not in settings.datasets]:
         raise UserError(f"unknown dataset {', '.join(unknown)}: the config has {', '.join(settings.datasets)}")
-    here = [name for name in settings.datasets if settings.data.source != "hub" or DATASETS[name].on_hub]
-    targets = [f"data/prepared/{settings.scale}/{name}" for name in datasets or here]
+    targets = [f"data/prepared/{settings.scale}/{name}" for name in datasets or settings.available]
     # Targets first: snakemake takes whatever follows --configfile for more of them.
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(cores), "--configfile", str(config)]
     if subprocess.run(command, check=False).returncode:

@@ -302,6 +302,11 @@ class Config(_Closed):
         models = {name: model for name, model in self.models.items() if model.task == task}
         return self.model_copy(update={"datasets": datasets, "models": models})
 
+    @property
+    def available(self) -> list[str]:
+        """The scale's datasets that its source has: the hub lacks our own stand-ins."""
+        return [name for name in self.datasets if self.data.source != "hub" or DATASETS[name].on_hub]
+
     def models_of(self, dataset: str) -> dict[str, ModelConfig]:
         """The models that run on one dataset."""
         named, answering = self._dataset(dataset).models, self.for_task(DATASETS[dataset].task).models
@@ -368,10 +373,11 @@ def read_config(path: Path) -> Config:
         return parse_config(read_json(path), str(path))
     import yaml  # Imported here: a machine that only trains can do without it.
 
-    text = read_text(path)
+    loader = yaml.SafeLoader(read_text(path))
     try:
-        values = yaml.safe_load(text)
-        twice = next(_keys_given_twice(yaml.compose(text, yaml.SafeLoader)), None)
+        node = loader.get_single_node()
+        twice = next(_keys_given_twice(node), None)  # Before what `<<` brings is written into it.
+        values = loader.construct_document(node) if node else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from skimrnn.cli import app
 from skimrnn.data import download
@@ -36,42 +36,28 @@ def stages(prepared: Prepared, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def run(stages: Path, *command: str, config: str = "config.yaml") -> Result:
+    """Run a verb with a config of the folder, which `@` stands for."""
+    verb, *options = (part.replace("@", f"{stages}/") for part in command)
+    return CliRunner().invoke(app, [verb, "--config", str(stages / config), *options])
+
+
 def error_of(stages: Path, *command: str, config: str = "config.yaml") -> str:
     """The one line of a command that fails and writes nothing."""
-    paths = [part.replace("@", f"{stages}/") for part in command]
     before = sorted(stages.rglob("*"))
-    result = CliRunner().invoke(app, [paths[0], "--config", str(stages / config), *paths[1:]])
+    result = run(stages, *command, config=config)
     assert result.exit_code == 2, (result.output, result.exception)
     assert sorted(stages.rglob("*")) == before
     (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
     return line
 
 
-PREPARE = [
-    "prepare",
-    "--dataset",
-    "sst",
-    "--tokens",
-    "@sst/tokens",
-    "--vectors",
-    "@sst/vectors.safetensors",
-    "--output",
-    "@out",
-]
+RUN = ("--dataset", "sst", "--model", "lstm", "--seed", "0", "--prepared", "@sst/prepared")
+TRAIN = ["train", *RUN, "--output", "@out"]
+EVALUATE = ["evaluate", *RUN, "--run", "@out", "--output", "@0.json"]
 TOKENISE = ["tokenise", "--dataset", "sst", "--raw", "@sst/raw", "--output", "@out"]
-TRAIN = [
-    "train",
-    "--dataset",
-    "sst",
-    "--model",
-    "lstm",
-    "--seed",
-    "0",
-    "--prepared",
-    "@sst/prepared",
-    "--output",
-    "@out",
-]
+VECTORS = ("--vectors", "@sst/vectors.safetensors")
+PREPARE = ["prepare", "--dataset", "sst", "--tokens", "@sst/tokens", *VECTORS, "--output", "@out"]
 
 
 def changed(command: list[str], **options: str) -> list[str]:
@@ -180,17 +166,14 @@ def test_what_a_merge_brings_may_be_given_anew(stages: Path) -> None:
         "models:\n", "models:\n  other: {<<: &base {architecture: lstm, hidden_size: 8}, hidden_size: 9}\n"
     )
     write_text(stages / "config.yaml", text)
-    result = CliRunner().invoke(
-        app, ["config", "--config", str(stages / "config.yaml"), "--output", f"{stages}/c.json"]
-    )
+    result = run(stages, "config", "--output", "@c.json")
     assert result.exit_code == 0, result.output
     assert read_json(stages / "c.json")["models"]["other"]["hidden_size"] == 9
 
 
 @pytest.mark.parametrize("seed", ["-1", "4294967296"])
 def test_a_seed_out_of_range(seed: str, stages: Path) -> None:
-    command = [part.replace("@", f"{stages}/") for part in changed(TRAIN, seed=seed)]
-    result = CliRunner().invoke(app, [command[0], "--config", str(stages / "config.yaml"), *command[1:]])
+    result = run(stages, *changed(TRAIN, seed=seed))
     assert result.exit_code == 2 and "than or equal to" in result.output and not (stages / "out").exists()
 
 
@@ -253,24 +236,8 @@ def test_a_path_that_is_too_long_is_one_line(stages: Path) -> None:
 
 
 def test_an_unfinished_classifier_is_not_scored(stages: Path) -> None:
-    command = [part.replace("@", f"{stages}/") for part in [*TRAIN, "--until", "20"]]
-    assert CliRunner().invoke(app, [command[0], "--config", str(stages / "config.yaml"), *command[1:]]).exit_code == 0
-    score = [
-        "evaluate",
-        "--dataset",
-        "sst",
-        "--model",
-        "lstm",
-        "--seed",
-        "0",
-        "--prepared",
-        "@sst/prepared",
-        "--run",
-        "@out",
-        "--output",
-        "@0.json",
-    ]
-    assert "out: the run is not finished: train on" in error_of(stages, *score)
+    assert run(stages, *TRAIN, "--until", "20").exit_code == 0
+    assert "out: the run is not finished: train on" in error_of(stages, *EVALUATE)
 
 
 def test_a_mirror_that_lacks_what_its_manifest_lists_is_damaged(tmp_path: Path) -> None:

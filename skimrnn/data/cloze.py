@@ -38,8 +38,7 @@ def checked_cloze(table: pa.Table, dataset: Dataset, place: str) -> pa.Table:
             f"{place}: sentences and options must be lists of texts, question and answer texts (UTF-8): "
             "fetch the file again"
         ) from error
-    texts = [pc.list_flatten(checked[name]) for name in ("sentences", "options")]
-    if any(column.null_count for column in [*checked.columns, texts[0]]):
+    if any(column.null_count for column in [*checked.columns, pc.list_flatten(checked["sentences"])]):
         raise UserError(f"{place}: a part of a question is missing: fetch the file again")
     without = pc.filter(checked["question"], pc.invert(pc.match_substring(checked["question"], BLANK)))
     if len(without):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from skimrnn.data.hub import open_hub
 from skimrnn.data.registry import Dataset
-from skimrnn.data.sources import checked_split, is_listed, mirrored_file, read_mirrored
+from skimrnn.data.sources import checked_split, listed_file, mirrored_file, read_mirrored
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, sha256_of_file, write_json, write_parquet
 
@@ -50,7 +50,7 @@ def inspect_mirror(mirror: Path, datasets: Iterable[Dataset], *, thorough: bool)
 def _inspect(mirror: Path, dataset: Dataset, split: str, thorough: bool) -> File:
     path = mirrored_file(mirror, dataset, split)
     if not path.is_file():
-        if thorough and is_listed(mirror, dataset, split):
+        if thorough and listed_file(mirror, dataset, split):
             fault = f"{path}: the manifest lists it, and it is not there: copy the mirror again"
             return File(dataset, split, path, "damaged", None, 0, fault)
         return File(dataset, split, path, "missing")

@@ -123,17 +123,16 @@ def read_mirrored(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
     return table
 
 
-def is_listed(mirror: Path, dataset: Dataset, split: str) -> bool:
-    """Whether the manifest of a mirror, where it has one, lists a split."""
-    manifest = mirror / "manifest.json"
-    return manifest.is_file() and f"{dataset.address}/{split}.parquet" in read_model(manifest, MirrorManifest).root
+def listed_file(mirror: Path, dataset: Dataset, split: str) -> MirroredFile | None:
+    """What the manifest of a mirror says of a split; None where there is no manifest, or it does not list the split."""
+    if not (mirror / "manifest.json").is_file():
+        return None
+    return read_model(mirror / "manifest.json", MirrorManifest).root.get(f"{dataset.address}/{split}.parquet")
 
 
 def _mirrored_revision(mirror: Path, dataset: Dataset) -> str | None:
     """The hub's revision that a mirror was made from, where its manifest says so."""
-    if not (mirror / "manifest.json").is_file():
-        return None
-    entry = read_model(mirror / "manifest.json", MirrorManifest).root.get(f"{dataset.address}/train.parquet")
+    entry = listed_file(mirror, dataset, "train")
     return entry.revision if entry else None
 
 
@@ -142,7 +141,7 @@ def _hold_against_manifest(mirror: Path, dataset: Dataset, split: str, rows: int
     if not (mirror / "manifest.json").is_file():
         return
     name = f"{dataset.address}/{split}.parquet"
-    entry = read_model(mirror / "manifest.json", MirrorManifest).root.get(name)
+    entry = listed_file(mirror, dataset, split)
     if entry is None:
         raise UserError(f"{mirror / name}: the mirror's manifest does not list it: make the mirror again")
     if entry.sha256 != sha256_of_file(mirror / name):

@@ -103,7 +103,7 @@ def _handle(index: int) -> Line2D:
 
 def _look(index: int) -> dict[str, Any]:
     return {
-        "color": _PALETTE[index % 8],
+        "color": _PALETTE[index % len(_PALETTE)],
         "linestyle": DASHES[index % len(DASHES)],
         "marker": MARKERS[index % len(MARKERS)],
     }
@@ -134,7 +134,7 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             flops = np.mean([[p.flop_reduction.exact_count for p in points] for points in sweeps], axis=0)
             scores = 100 * np.array([[p.scores[score] for p in points] for points in sweeps])
             mean = scores.mean(axis=0)
-            colour, dash = _PALETTE[index % 8], "--" if model.small_size == 0 else "-"
+            colour, dash = _PALETTE[index % len(_PALETTE)], "--" if model.small_size == 0 else "-"
             axes.plot(flops, mean, color=colour, linestyle=dash, marker=MARKERS[index % len(MARKERS)], markersize=3)
             if len(scores) > 1:
                 sd = scores.std(axis=0, ddof=1)
@@ -165,7 +165,7 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
         Line2D(
             [],
             [],
-            color=_PALETTE[index % 8],
+            color=_PALETTE[index % len(_PALETTE)],
             linestyle="--" if model.small_size == 0 else "-",
             marker=MARKERS[index % len(MARKERS)],
             markersize=3,

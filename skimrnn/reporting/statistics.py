@@ -338,15 +338,10 @@ def gap_closes(evidence: Evidence, dataset: str) -> Estimate | None:
     if len(sizes) < 2:
         return None
 
-    def in_order(size: int) -> dict[tuple[str, int], float]:
-        """By way and place of the skim rate."""
-        found: dict[str, list[tuple[float, float]]] = {}
-        for (own, rate, way), (value, _, _) in cells.items():
-            if own == size:
-                found.setdefault(way, []).append((rate, value))
-        return {(way, place): value for way, row in found.items() for place, (_, value) in enumerate(sorted(row))}
-
-    smallest, largest = in_order(sizes[0]), in_order(sizes[-1])
+    smallest, largest = (
+        {(way, rate): value for (size, rate, way), (value, _, _) in cells.items() if size == wanted}
+        for wanted in (sizes[0], sizes[-1])
+    )
     values = [largest[key] - smallest[key] for key in smallest if key in largest]
     note = f"d = {sizes[0]} to {sizes[-1]}"
     return estimate(values, "setting", ["benchmark/cpu"], note=note) if values else None

@@ -45,14 +45,6 @@ wildcard_constraints:
     step=r"\d+",
 
 
-# The hub does not have our own stand-ins.
-AVAILABLE = [
-    dataset
-    for dataset in CONFIG.datasets
-    if SOURCE != "hub" or DATASETS[dataset].on_hub
-]
-
-
 def speed_of(dataset):
     """The speeds of a dataset's models, where some are timed."""
     return (
@@ -75,7 +67,7 @@ def records_of(*tasks):
     """The records of all runs of some tasks."""
     return [
         record
-        for dataset in AVAILABLE
+        for dataset in CONFIG.available
         if DATASETS[dataset].task in tasks
         for record in records_of_dataset(dataset)
     ]
@@ -90,7 +82,7 @@ RECORDS = records_of(*CONFIG.tasks)
 ANALYSES = beside(RECORDS, "analysis")
 TIMINGS = beside(RECORDS, "timing")
 PREDICTIONS = beside(records_of("question_answering"), "predictions")
-SPEEDS = [speed for dataset in AVAILABLE for speed in speed_of(dataset)]
+SPEEDS = [speed for dataset in CONFIG.available for speed in speed_of(dataset)]
 
 
 def came_with_the_checkout(dataset):
