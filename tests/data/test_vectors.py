@@ -22,7 +22,8 @@ def write(path: Path) -> Path:
     if path.suffix == ".npz":
         np.savez(path, words=np.array(WORDS), vectors=TABLE)
     else:
-        {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)(path, "wb").write(TEXT.encode())
+        with {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)(path, "wb") as file:
+            file.write(TEXT.encode())
     return path
 
 
