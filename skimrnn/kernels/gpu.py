@@ -10,7 +10,8 @@ share nothing need no synchronisation. What a step costs is its latency, and the
 fit the registers, but unpadded they fit the 256 KB of L1 that an SM has and are found there (at d = 200, in L2).
 Sequences side by side in a program, as matrix units would have them, were slower up to some 600 of them. Rows of gates
 lie unit by unit (i, f, g, o of the first, then of the second), so that the four gates of a unit are one access of 16
-bytes and one thread's. A matrix is taken in parts that the registers hold; then the state goes through memory.
+bytes and one thread's, which keeps that unit's h and c, too. What a thread needs of others, all of h, the small cell's
+gates and the margin, goes through memory: a step has two barriers forward and three backward.
 
 Under Triton's interpreter (`TRITON_INTERPRET=1`) the same code runs on CPU tensors, slowly.
 """
@@ -42,8 +43,7 @@ from skimrnn.kernels.reference import (
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels, on the CPU, as it does for its own tests."""
 
-# Weights that are taken at once: as many as a kernel's registers hold beside the rest.
-_FORWARD, _BACKWARD = 1 << 15, 1 << 14
+_LINES = tl.constexpr(16)  # of a matrix that are loaded at once; sizes are mostly multiples of four
 _DECISION_ROWS = 4  # the margin of the decision and three rows of zeros, so that rows of gates stay aligned
 
 
@@ -144,49 +144,55 @@ def _tanh(x):  # Triton's own is not in its interpreter.
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _gates(rows, UNITS: tl.constexpr):
-    """The gates i, f, g, o (UNITS) of rows that lie unit by unit (4 UNITS)."""
-    i_and_g, f_and_o = tl.split(tl.reshape(rows, (UNITS, 2, 2)))
+def _gates(rows, PADDED: tl.constexpr):
+    """The gates i, f, g, o (P) of rows (P, 4)."""
+    i_and_g, f_and_o = tl.split(tl.reshape(rows, (PADDED, 2, 2)))
     i, g = tl.split(i_and_g)
     f, o = tl.split(f_and_o)
     return i, f, g, o
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _rows(i, f, g, o, UNITS: tl.constexpr):
+def _activated(rows, PADDED: tl.constexpr):
+    """The gates i, f, g, o of rows, after their activation."""
+    i, f, g, o = _gates(rows, PADDED)
+    return tl.sigmoid(i), tl.sigmoid(f), _tanh(g), tl.sigmoid(o)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rows(i, f, g, o, PADDED: tl.constexpr):
     """The way back of `_gates`."""
-    return tl.reshape(tl.join(tl.join(i, g), tl.join(f, o)), (4 * UNITS,))
+    return tl.reshape(tl.join(tl.join(i, g), tl.join(f, o)), (PADDED, 4))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _product(left, matrix, lines, columns, is_line, is_column, WIDTH: tl.constexpr):
-    """Values (k) times lines and columns of a matrix in memory (k, n), whose lines are `WIDTH` long."""
-    mask = is_line[:, None] & is_column[None, :]
-    values = tl.load(matrix + lines[:, None] * WIDTH + columns[None, :], mask=mask, other=0.0)
-    return tl.sum(left[:, None] * values, axis=0)
+def _product(left, matrix, columns, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """Values times a matrix (`HEIGHT`, `WIDTH`), both in memory, at the columns (P, 4) or (P, 1)."""
+    total = tl.zeros(columns.shape, tl.float32)
+    for first in tl.static_range(0, HEIGHT, _LINES):
+        lines = first + tl.arange(0, _LINES)
+        left_values = tl.load(left + lines, mask=lines < HEIGHT, other=0.0)[:, None, None]
+        lines = lines[:, None, None]
+        values = tl.load(matrix + lines * WIDTH + columns[None], mask=lines < HEIGHT, other=0.0)
+        total += tl.sum(left_values * values, axis=0)
+    return total
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _gate_rows(d_hidden, d_cell, i, f, g, o, old_cell, squashed, UNITS: tl.constexpr):
+def _gate_rows(d_hidden, d_cell, i, f, g, o, old_cell, squashed, PADDED: tl.constexpr):
     """Rows of the gradients of gates before their activation, from those of the new h and c; `squashed` is tanh(c)."""
     return _rows(
         d_cell * g * i * (1.0 - i),
         d_cell * old_cell * f * (1.0 - f),
         d_cell * i * (1.0 - g * g),
         d_hidden * squashed * o * (1.0 - o),
-        UNITS,
+        PADDED,
     )
-
-
-@triton.jit
-def _at(values, places, wanted):
-    """Of values (n) at places (n), those at the places that are wanted (m), and zeros where there is none."""
-    return tl.sum(tl.where(places[:, None] == wanted[None, :], values[:, None], 0.0), axis=0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _forward_kernel(
-    projected,  # (N, T, B, R): gates of the big cell, of the small one, margin
+    projected,  # (N, T, B, R): gates of the big cell, of the small one, margin; the state's part is added in place
     lengths,  # (N, B)
     first_hidden,  # (N, B, D)
     first_cell,
@@ -206,8 +212,6 @@ def _forward_kernel(
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
-    PADDED_SMALL: tl.constexpr,
-    AT_ONCE: tl.constexpr,
     ROW: tl.constexpr,
     SKIMS: tl.constexpr,
     RELAXED: tl.constexpr,
@@ -225,12 +229,13 @@ def _forward_kernel(
     read += model * steps * batch
     tape += model * steps * batch * ROW
     units = tl.arange(0, PADDED)
-    rows = tl.arange(0, 4 * PADDED)
-    small_units = tl.arange(0, PADDED_SMALL)
-    small_rows = tl.arange(0, 4 * PADDED_SMALL)
+    rows = 4 * units[:, None] + tl.arange(0, 4)[None, :]
+    # Padding sums up the last unit's rows again, which costs less than a mask.
+    columns = 4 * tl.minimum(units, ROW // 4 - 1)[:, None] + tl.arange(0, 4)[None, :]
     is_unit = units < HIDDEN
-    is_row = rows < 4 * HIDDEN
-    is_small_row = small_rows < 4 * SMALL
+    is_row = rows < ROW
+    is_big_row = rows < 4 * HIDDEN
+    is_small_row = rows < 4 * SMALL  # of the small cell's own
     state = (model * batch + sequence) * HIDDEN
     hidden = tl.load(first_hidden + state + units, mask=is_unit, other=0.0)
     cell = tl.load(first_cell + state + units, mask=is_unit, other=0.0)
@@ -238,48 +243,43 @@ def _forward_kernel(
     if RELAXED:
         sharpness = 1.0 / tl.load(temperature + model)
 
-    for step in range(tl.load(lengths + model * batch + sequence).to(tl.int32)):
+    length = tl.load(lengths + model * batch + sequence).to(tl.int32)
+    next_gates = tl.load(projected + sequence * ROW + rows, mask=is_row, other=0.0)
+    if RELAXED:
+        next_gumbel = tl.load(noise + sequence)
+    for step in range(length):
         token = step * batch + sequence
         row = token * ROW
-        gates = tl.load(projected + row + rows, mask=is_row, other=0.0)
-        if SKIMS:
-            margin = tl.load(projected + row + 4 * (HIDDEN + SMALL))
-            if SMALL > 0:
-                small_gates = tl.load(projected + row + 4 * HIDDEN + small_rows, mask=is_small_row, other=0.0)
-            if RELAXED:
-                gumbel = tl.load(noise + token)
+        gates = next_gates + _product(before, weights, columns, HIDDEN, ROW)
+        # What the next step adds has a step's time to arrive.
+        is_next = step + 1 < length
+        next_gates = tl.load(projected + row + batch * ROW + rows, mask=is_row & is_next, other=0.0)
+        if RELAXED:
+            gumbel = next_gumbel
+            next_gumbel = tl.load(noise + token + batch, mask=is_next, other=0.0)
+        if SKIMS:  # The small cell's gates and the margin go through memory from the threads that summed them.
+            tl.store(projected + row + rows, gates, mask=is_row & (rows >= 4 * HIDDEN))
 
-        for first in tl.static_range(0, PADDED, AT_ONCE):
-            own = first + tl.arange(0, AT_ONCE)
-            is_own = own < HIDDEN
-            some = hidden if AT_ONCE == PADDED else tl.load(before + own, mask=is_own, other=0.0)
-            gates += _product(some, weights, own, rows, is_own, is_row, ROW)
-            if SKIMS:
-                margin += tl.sum(some * tl.load(weights + own * ROW + 4 * (HIDDEN + SMALL), mask=is_own, other=0.0))
-                if SMALL > 0:
-                    small_gates += _product(some, weights + 4 * HIDDEN, own, small_rows, is_own, is_small_row, ROW)
-
-        gate_i, gate_f, gate_g, gate_o = _gates(gates, PADDED)
-        gate_i, gate_f, gate_g, gate_o = tl.sigmoid(gate_i), tl.sigmoid(gate_f), _tanh(gate_g), tl.sigmoid(gate_o)
+        gate_i, gate_f, gate_g, gate_o = _activated(gates, PADDED)
         new_cell = gate_f * cell + gate_i * gate_g
         new_hidden = gate_o * _tanh(new_cell)
         if KEEPS:
-            tl.store(tape + row + rows, _rows(gate_i, gate_f, gate_g, gate_o, PADDED), mask=is_row)
+            tl.store(tape + row + rows, _rows(gate_i, gate_f, gate_g, gate_o, PADDED), mask=is_big_row)
 
         if SKIMS:
+            tl.debug_barrier()
+            margin = tl.load(projected + row + 4 * (HIDDEN + SMALL))
             skim_hidden = hidden
             skim_cell = cell
             if SMALL > 0:
-                small_i, small_f, small_g, small_o = _gates(small_gates, PADDED_SMALL)
-                small_i, small_f, small_o = tl.sigmoid(small_i), tl.sigmoid(small_f), tl.sigmoid(small_o)
-                small_g = _tanh(small_g)
-                small_cell = small_f * _at(cell, units, small_units) + small_i * small_g
-                small_hidden = small_o * _tanh(small_cell)
-                skim_hidden = tl.where(units < SMALL, _at(small_hidden, small_units, units), hidden)
-                skim_cell = tl.where(units < SMALL, _at(small_cell, small_units, units), cell)
+                small = tl.load(projected + row + 4 * HIDDEN + rows, mask=is_small_row, other=0.0)
+                small_i, small_f, small_g, small_o = _activated(small, PADDED)
+                small_cell = small_f * cell + small_i * small_g
+                skim_cell = tl.where(units < SMALL, small_cell, cell)
+                skim_hidden = tl.where(units < SMALL, small_o * _tanh(small_cell), hidden)
                 if KEEPS:
-                    small = _rows(small_i, small_f, small_g, small_o, PADDED_SMALL)
-                    tl.store(tape + row + 4 * HIDDEN + small_rows, small, mask=is_small_row)
+                    small = _rows(small_i, small_f, small_g, small_o, PADDED)
+                    tl.store(tape + row + 4 * HIDDEN + rows, small, mask=is_small_row)
             log_read = tl.minimum(margin, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(margin)))
             tl.store(log_p + 2 * token, log_read)
             tl.store(log_p + 2 * token + 1, log_read - margin)
@@ -302,8 +302,7 @@ def _forward_kernel(
         tl.store(before + units, hidden, mask=is_unit)
         if KEEPS:
             tl.store(cells + token * HIDDEN + units, cell, mask=is_unit)
-        if AT_ONCE < PADDED:
-            tl.debug_barrier()  # The next step reads the state from memory.
+        tl.debug_barrier()  # The next step reads the state from memory.
 
     tl.store(last_hidden + state + units, hidden, mask=is_unit)
     tl.store(last_cell + state + units, cell, mask=is_unit)
@@ -333,8 +332,6 @@ def _backward_kernel(
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
-    PADDED_SMALL: tl.constexpr,
-    AT_ONCE: tl.constexpr,
     ROW: tl.constexpr,
     SKIMS: tl.constexpr,
     RELAXED: tl.constexpr,
@@ -350,14 +347,12 @@ def _backward_kernel(
     tape += model * steps * batch * ROW
     d_projected += model * steps * batch * ROW
     units = tl.arange(0, PADDED)
-    rows = tl.arange(0, 4 * PADDED)
-    small_units = tl.arange(0, PADDED_SMALL)
-    small_rows = tl.arange(0, 4 * PADDED_SMALL)
+    rows = 4 * units[:, None] + tl.arange(0, 4)[None, :]
+    columns = tl.minimum(units, HIDDEN - 1)[:, None]  # as in the forward kernel; with gates of zero that stays there
     is_unit = units < HIDDEN
-    is_row = rows < 4 * HIDDEN
-    is_small = small_units < SMALL
-    is_small_row = small_rows < 4 * SMALL
-    passes = units >= SMALL  # What the small cell leaves as it is.
+    is_small = units < SMALL
+    is_big_row = rows < 4 * HIDDEN
+    is_small_row = rows < 4 * SMALL
     state = (model * batch + sequence) * HIDDEN
     d_hidden = tl.load(d_last_hidden + state + units, mask=is_unit, other=0.0)
     d_cell = tl.load(d_last_cell + state + units, mask=is_unit, other=0.0)
@@ -369,7 +364,7 @@ def _backward_kernel(
         step = length - 1 - back
         token = step * batch + sequence
         row = token * ROW
-        gate_i, gate_f, gate_g, gate_o = _gates(tl.load(tape + row + rows, mask=is_row, other=0.0), PADDED)
+        gate_i, gate_f, gate_g, gate_o = _gates(tl.load(tape + row + rows, mask=is_big_row, other=0.0), PADDED)
         old_cells = cells + (token - batch) * HIDDEN  # Where the cells and states of the step before lie.
         old_states = outputs + (token - batch) * HIDDEN
         if step == 0:
@@ -386,64 +381,48 @@ def _backward_kernel(
 
         if SKIMS:
             share = tl.load(tape + row + 4 * (HIDDEN + SMALL))
-            log_read = tl.load(log_p + 2 * token)
-            log_skim = tl.load(log_p + 2 * token + 1)
-            d_margin = tl.load(d_log_p + 2 * token) * tl.exp(log_skim)
-            d_margin -= tl.load(d_log_p + 2 * token + 1) * tl.exp(log_read)
-            margin_row = tl.load(weights + 4 * (HIDDEN + SMALL) * HIDDEN + units, mask=is_unit, other=0.0)
-            old_hidden = tl.load(old_states + units, mask=is_unit, other=0.0)
-            d_share = d_new_hidden * (gate_o * squashed - tl.where(passes, old_hidden, 0.0))
-            d_share += d_cell * (read_cell - tl.where(passes, old_cell, 0.0))
-            d_share = tl.sum(d_share)
             rest = 1.0 - share
             d_read_hidden = share * d_new_hidden
             d_read_cell = share * d_cell
-            d_old_hidden = tl.where(passes, rest * d_new_hidden, 0.0)
-            d_old_cell = tl.where(passes, rest * d_cell, 0.0)
+            d_skim_hidden = rest * d_new_hidden
+            d_skim_cell = rest * d_cell
+            skim_hidden = tl.load(old_states + units, mask=is_unit, other=0.0)
+            skim_cell = old_cell
+            d_old_hidden = tl.where(is_small, 0.0, d_skim_hidden)  # What the small cell leaves as it is.
+            d_old_cell = tl.where(is_small, 0.0, d_skim_cell)
             if SMALL > 0:
-                small = tl.load(tape + row + 4 * HIDDEN + small_rows, mask=is_small_row, other=0.0)
-                old_small_cell = tl.load(old_cells + small_units, mask=is_small, other=0.0)
-                small_i, small_f, small_g, small_o = _gates(small, PADDED_SMALL)
-                small_cell = small_f * old_small_cell + small_i * small_g
+                small = tl.load(tape + row + 4 * HIDDEN + rows, mask=is_small_row, other=0.0)
+                small_i, small_f, small_g, small_o = _gates(small, PADDED)
+                small_cell = small_f * old_cell + small_i * small_g
                 small_squashed = _tanh(small_cell)
-                d_small_hidden = tl.where(is_small, _at(d_new_hidden, units, small_units), 0.0)
-                d_small_cell = tl.where(is_small, _at(d_cell, units, small_units), 0.0)
-                d_share -= tl.sum(d_small_hidden * small_o * small_squashed + d_small_cell * small_cell)
-                d_small_hidden *= rest
-                d_small_cell *= rest
-                d_small_cell += d_small_hidden * small_o * (1.0 - small_squashed * small_squashed)
+                skim_hidden = tl.where(is_small, small_o * small_squashed, skim_hidden)
+                skim_cell = tl.where(is_small, small_cell, skim_cell)
+                d_small_cell = d_skim_cell + d_skim_hidden * small_o * (1.0 - small_squashed * small_squashed)
                 d_small = _gate_rows(
-                    d_small_hidden,
+                    d_skim_hidden,
                     d_small_cell,
                     small_i,
                     small_f,
                     small_g,
                     small_o,
-                    old_small_cell,
+                    old_cell,
                     small_squashed,
-                    PADDED_SMALL,
+                    PADDED,
                 )
-                tl.store(d_projected + row + 4 * HIDDEN + small_rows, d_small, mask=is_small_row)
-                d_old_cell += _at(d_small_cell * small_f, small_units, units)
-                d_old_hidden += _product(
-                    d_small, weights + 4 * HIDDEN * HIDDEN, small_rows, units, is_small_row, is_unit, HIDDEN
-                )
+                tl.store(d_projected + row + 4 * HIDDEN + rows, d_small, mask=is_small_row)
+                d_old_cell += tl.where(is_small, d_small_cell * small_f, 0.0)
+            d_margin = tl.load(d_log_p + 2 * token) * tl.exp(tl.load(log_p + 2 * token + 1))
+            d_margin -= tl.load(d_log_p + 2 * token + 1) * tl.exp(tl.load(log_p + 2 * token))
             if RELAXED:
-                d_margin += d_share * share * rest * sharpness
+                d_share = d_new_hidden * (gate_o * squashed - skim_hidden) + d_cell * (read_cell - skim_cell)
+                d_margin += tl.sum(d_share) * share * rest * sharpness
             tl.store(d_projected + row + 4 * (HIDDEN + SMALL), d_margin)
-            d_old_hidden += d_margin * margin_row
 
         d_read_cell += d_read_hidden * gate_o * (1.0 - squashed * squashed)
         d_gates = _gate_rows(d_read_hidden, d_read_cell, gate_i, gate_f, gate_g, gate_o, old_cell, squashed, PADDED)
-        tl.store(d_projected + row + rows, d_gates, mask=is_row)
-        if AT_ONCE < PADDED:
-            tl.debug_barrier()  # Gradients are found in memory again, some rows at a time.
-        for first in tl.static_range(0, 4 * PADDED, 4 * AT_ONCE):
-            own = first + tl.arange(0, 4 * AT_ONCE)
-            is_own = own < 4 * HIDDEN
-            some = d_gates if AT_ONCE == PADDED else tl.load(d_projected + row + own, mask=is_own, other=0.0)
-            d_old_hidden += _product(some, weights, own, units, is_own, is_unit, HIDDEN)
-        d_hidden = d_old_hidden
+        tl.store(d_projected + row + rows, d_gates, mask=is_big_row)
+        tl.debug_barrier()  # All gradients of gates are found in memory again.
+        d_hidden = d_old_hidden + tl.reshape(_product(d_projected + row, weights, columns, ROW, HIDDEN), (PADDED,))
         d_cell = d_old_cell + d_read_cell * gate_f
 
     tl.store(d_first_hidden + state + units, d_hidden, mask=is_unit)
@@ -488,17 +467,15 @@ def _unpack(rows: Tensor, width: int, size: int, small_size: int, skims: bool) -
     ]
 
 
-def _sizes(hidden: Tensor, small_size: int, at_once: int) -> dict[str, int]:
-    """The sizes that a kernel is compiled for, and its warps."""
-    size = hidden.shape[-1]
-    padded = triton.next_power_of_2(size)
+def _sizes(size: int, small_size: int, row: int, units: int) -> dict[str, int]:
+    """The sizes that a kernel is compiled for, and its warps: a thread for each of its units."""
+    padded = triton.next_power_of_2(units)
     return {
         "HIDDEN": size,
         "SMALL": small_size,
+        "ROW": row,
         "PADDED": padded,
-        "PADDED_SMALL": triton.next_power_of_2(max(1, small_size)),
-        "AT_ONCE": min(padded, max(1, at_once // (4 * padded))),
-        "num_warps": 4 if padded <= 128 else 16,
+        "num_warps": min(max(padded // 32, 1), 32),
         "num_stages": 1,
     }
 
@@ -522,7 +499,7 @@ def _forward(
     (steps, batch, width), rows = inputs.shape[-3:], _pack(weights)
     input_rows, hidden_rows, bias = rows[..., :width], rows[..., width:-1].contiguous(), rows[..., -1]
     projected = inputs.flatten(-3, -2) @ input_rows.mT + bias[..., None, :]
-    results = tuple(torch.zeros_like(t) for t in _results(inputs, hidden, weights, keeps))
+    results = _results(inputs, hidden, weights, keeps)
     outputs, last_hidden, last_cell, log_p, read, tape, cells = results
     if batch == 0:
         return (*results, rows, hidden_rows)  # type: ignore[return-value]
@@ -544,11 +521,10 @@ def _forward(
         steps,
         batch,
         limit,
-        ROW=rows.shape[-2],
         SKIMS=len(weights) > 4,
         RELAXED=noise is not None,
         KEEPS=keeps,
-        **_sizes(hidden, _small_size(weights), _FORWARD),
+        **_sizes(hidden.shape[-1], _small_size(weights), rows.shape[-2], rows.shape[-2] // 4),
     )
     return (*results, rows, hidden_rows)  # type: ignore[return-value]
 
@@ -558,13 +534,14 @@ def _small_size(weights: Sequence[Tensor]) -> int:
 
 
 def _results(inputs: Tensor, hidden: Tensor, weights: Sequence[Tensor], keeps: bool) -> tuple[Tensor, ...]:
+    """What the forward kernel fills; past each sequence's length zeros stay, but on the tape, where nothing looks."""
     skims, tokens = len(weights) > 4, inputs.shape[:-1]
     return (
-        inputs.new_empty(*tokens, hidden.shape[-1]),
+        inputs.new_zeros(*tokens, hidden.shape[-1]),
         torch.empty_like(hidden),
         torch.empty_like(hidden),
-        inputs.new_empty((*tokens, 2) if skims else 0),
-        inputs.new_empty(tokens if skims else 0, dtype=torch.bool),
+        inputs.new_zeros((*tokens, 2) if skims else 0),
+        inputs.new_zeros(tokens if skims else 0, dtype=torch.bool),
         inputs.new_empty((*tokens, _row_size(weights)) if keeps else 0),
         inputs.new_empty((*tokens, hidden.shape[-1]) if keeps else 0),
     )
@@ -635,10 +612,9 @@ def _backward(
         d_first_cell,
         steps,
         batch,
-        ROW=row,
         SKIMS=skims,
         RELAXED=relaxed,
-        **_sizes(hidden, small_size, _BACKWARD),
+        **_sizes(hidden.shape[-1], small_size, row, hidden.shape[-1]),
     )
     return d_projected, d_first_hidden, d_first_cell
 

@@ -32,16 +32,10 @@ def torch_lstm(case: Case) -> nn.LSTM:
     return layer
 
 
-@pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("relaxed", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_training(
-    sizes: tuple[int, int, int, int, int], relaxed: bool, in_parts: bool, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Outputs, last states and every gradient, under a random gradient of all results; the weights taken in parts."""
-    if in_parts:
-        monkeypatch.setattr(gpu, "_FORWARD", gpu._FORWARD >> 10)
-        monkeypatch.setattr(gpu, "_BACKWARD", gpu._BACKWARD >> 10)
+def test_training(sizes: tuple[int, int, int, int, int], relaxed: bool, seed: int) -> None:
+    """Outputs, last states and every gradient, under a random gradient of all results."""
     case = make_case("lstm", sizes)
     double, single = case.to(torch.float64, True), on_device(case, True)
     expected = double.run(reference, **({"noise": double.noise, "temperature": 0.6} if relaxed else {"threshold": 0.4}))
