@@ -145,7 +145,7 @@ def _tanh(x):  # Triton's own is not in its interpreter.
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _gates(rows, PADDED: tl.constexpr):
-    """The gates i, f, g, o (P) of rows (P, 4)."""
+    """The gates i, f, g, o (P) of rows that lie unit by unit (4 P)."""
     i_and_g, f_and_o = tl.split(tl.reshape(rows, (PADDED, 2, 2)))
     i, g = tl.split(i_and_g)
     f, o = tl.split(f_and_o)
@@ -162,19 +162,19 @@ def _activated(rows, PADDED: tl.constexpr):
 @triton.jit  # type: ignore[untyped-decorator]
 def _rows(i, f, g, o, PADDED: tl.constexpr):
     """The way back of `_gates`."""
-    return tl.reshape(tl.join(tl.join(i, g), tl.join(f, o)), (PADDED, 4))
+    return tl.reshape(tl.join(tl.join(i, g), tl.join(f, o)), (4 * PADDED,))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _product(left, matrix, columns, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
-    """Values times a matrix (`HEIGHT`, `WIDTH`), both in memory, at the columns (P, 4) or (P, 1)."""
+    """Values times a matrix (`HEIGHT`, `WIDTH`), both in memory, at some of its columns; zero beyond its width."""
     total = tl.zeros(columns.shape, tl.float32)
     for first in tl.static_range(0, HEIGHT, _LINES):
         lines = first + tl.arange(0, _LINES)
-        left_values = tl.load(left + lines, mask=lines < HEIGHT, other=0.0)[:, None, None]
-        lines = lines[:, None, None]
-        values = tl.load(matrix + lines * WIDTH + columns[None], mask=lines < HEIGHT, other=0.0)
-        total += tl.sum(left_values * values, axis=0)
+        left_values = tl.load(left + lines, mask=lines < HEIGHT, other=0.0)
+        mask = (lines < HEIGHT)[:, None] & (columns < WIDTH)[None, :]
+        values = tl.load(matrix + lines[:, None] * WIDTH + columns[None, :], mask=mask, other=0.0)
+        total += tl.sum(left_values[:, None] * values, axis=0)
     return total
 
 
@@ -229,9 +229,7 @@ def _forward_kernel(
     read += model * steps * batch
     tape += model * steps * batch * ROW
     units = tl.arange(0, PADDED)
-    rows = 4 * units[:, None] + tl.arange(0, 4)[None, :]
-    # Padding sums up the last unit's rows again, which costs less than a mask.
-    columns = 4 * tl.minimum(units, ROW // 4 - 1)[:, None] + tl.arange(0, 4)[None, :]
+    rows = tl.arange(0, 4 * PADDED)
     is_unit = units < HIDDEN
     is_row = rows < ROW
     is_big_row = rows < 4 * HIDDEN
@@ -250,7 +248,7 @@ def _forward_kernel(
     for step in range(length):
         token = step * batch + sequence
         row = token * ROW
-        gates = next_gates + _product(before, weights, columns, HIDDEN, ROW)
+        gates = next_gates + _product(before, weights, rows, HIDDEN, ROW)
         # What the next step adds has a step's time to arrive.
         is_next = step + 1 < length
         next_gates = tl.load(projected + row + batch * ROW + rows, mask=is_row & is_next, other=0.0)
@@ -347,8 +345,7 @@ def _backward_kernel(
     tape += model * steps * batch * ROW
     d_projected += model * steps * batch * ROW
     units = tl.arange(0, PADDED)
-    rows = 4 * units[:, None] + tl.arange(0, 4)[None, :]
-    columns = tl.minimum(units, HIDDEN - 1)[:, None]  # as in the forward kernel; with gates of zero that stays there
+    rows = tl.arange(0, 4 * PADDED)
     is_unit = units < HIDDEN
     is_small = units < SMALL
     is_big_row = rows < 4 * HIDDEN
@@ -422,7 +419,7 @@ def _backward_kernel(
         d_gates = _gate_rows(d_read_hidden, d_read_cell, gate_i, gate_f, gate_g, gate_o, old_cell, squashed, PADDED)
         tl.store(d_projected + row + rows, d_gates, mask=is_big_row)
         tl.debug_barrier()  # All gradients of gates are found in memory again.
-        d_hidden = d_old_hidden + tl.reshape(_product(d_projected + row, weights, columns, ROW, HIDDEN), (PADDED,))
+        d_hidden = d_old_hidden + _product(d_projected + row, weights, units, ROW, HIDDEN)
         d_cell = d_old_cell + d_read_cell * gate_f
 
     tl.store(d_first_hidden + state + units, d_hidden, mask=is_unit)

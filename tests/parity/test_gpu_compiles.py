@@ -1,0 +1,46 @@
+"""The Triton kernels through Triton's compiler, which needs no GPU: its interpreter takes what the compiler may not."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from skimrnn.kernels import gpu
+
+HIDDEN, SMALL, ROW = 100, 10, 4 * (100 + 10) + 4
+
+
+def compiled(kernel: triton.JITFunction, units: int, capability: int, **constants: bool) -> dict[str, str | bytes]:
+    """The code of a kernel for d = 100 and d' = 10 on GPUs of a compute capability."""
+    sizes = gpu._sizes(HIDDEN, SMALL, ROW, units)
+    options = {name: sizes.pop(name) for name in ("num_warps", "num_stages")}
+    types = {"steps": "i32", "batch": "i32", "limit": "fp32", "lengths": "*i64", "read": "*i1"}
+    constants = sizes | constants
+    signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in kernel.arg_names}
+    aligned = [p.num for p in kernel.params if signature[p.name][0] == "*" and not p.do_not_specialize_on_alignment]
+    source = ASTSource(kernel, signature, constants, {(place,): [["tt.divisibility", 16]] for place in aligned})
+    return triton.compile(source, GPUTarget("cuda", capability, 32), options).asm
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_a_thread_sums_up_a_unit_alone(capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sum goes from thread to thread, but the one of the gradient of the share; and no register is spilled."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    variant = {"SKIMS": True, "RELAXED": True}
+    forward = compiled(gpu._forward_kernel, ROW // 4, capability, KEEPS=True, **variant)
+    backward = compiled(gpu._backward_kernel, HIDDEN, capability, **variant)
+    assert (forward["ptx"].count("shfl.sync"), forward["ptx"].count("bar.sync")) == (0, 2)
+    assert 0 < backward["ptx"].count("shfl.sync") < 10
+    assert backward["ptx"].count("bar.sync") == 3
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    for kernel in (forward, backward):
+        (binary := tmp_path / "kernel.cubin").write_bytes(kernel["cubin"])
+        used = subprocess.run([tool, "-res-usage", binary], capture_output=True, text=True, check=True).stdout
+        assert re.search(r"REG:\d+ STACK:0 ", used), used
