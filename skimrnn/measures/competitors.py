@@ -78,7 +78,7 @@ def _pin_numpy() -> None:
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
-        raise UnavailableError(f"set OPENBLAS_NUM_THREADS={threads}, or pip install 'skimrnn[bench]'") from None
+        raise UnavailableError(f"set OPENBLAS_NUM_THREADS={threads}, or pip install threadpoolctl") from None
     threadpool_limits(threads, user_api="blas")
 
 
@@ -140,7 +140,7 @@ def onnxruntime_lstm(lstm: nn.LSTM, inputs: Tensor) -> Run:
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise UnavailableError(f"{error.name} is not installed: pip install 'skimrnn[bench]'") from None
+        raise UnavailableError(f"ONNX Runtime cannot be imported ({error}): pip install onnx onnxruntime") from None
 
     def reorder(rows: Tensor) -> np.ndarray:
         i, f, g, o = rows.detach().chunk(4)
