@@ -17,7 +17,7 @@ Under Triton's interpreter (`TRITON_INTERPRET=1`) the same code runs on CPU tens
 """
 # Types are Triton's own inside a kernel, and its constants are in capitals.
 # mypy: disable-error-code="no-untyped-def"
-# ruff: noqa: N803
+# ruff: noqa: N803, N806
 
 import math
 import os
@@ -43,7 +43,6 @@ from skimrnn.kernels.reference import (
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels, on the CPU, as it does for its own tests."""
 
-_LINES = tl.constexpr(16)  # of a matrix that are loaded at once; sizes are mostly multiples of four
 _DECISION_ROWS = 4  # the margin of the decision and three rows of zeros, so that rows of gates stay aligned
 
 
@@ -166,15 +165,17 @@ def _rows(i, f, g, o, PADDED: tl.constexpr):
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _product(left, matrix, columns, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+def _product(left, matrix, columns, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, AT_ONCE: tl.constexpr):
     """Values times a matrix (`HEIGHT`, `WIDTH`), both in memory, at some of its columns; zero beyond its width."""
     total = tl.zeros(columns.shape, tl.float32)
-    for first in tl.static_range(0, HEIGHT, _LINES):
-        lines = first + tl.arange(0, _LINES)
-        left_values = tl.load(left + lines, mask=lines < HEIGHT, other=0.0)
-        mask = (lines < HEIGHT)[:, None] & (columns < WIDTH)[None, :]
-        values = tl.load(matrix + lines[:, None] * WIDTH + columns[None, :], mask=mask, other=0.0)
-        total += tl.sum(left_values[:, None] * values, axis=0)
+    UNROLLED: tl.constexpr = HEIGHT if HEIGHT < 64 * AT_ONCE else 64 * AT_ONCE  # More takes minutes to compile.
+    for start in range(0, HEIGHT, UNROLLED):
+        for first in tl.static_range(0, UNROLLED, AT_ONCE):
+            lines = start + first + tl.arange(0, AT_ONCE)
+            left_values = tl.load(left + lines, mask=lines < HEIGHT, other=0.0)
+            mask = (lines < HEIGHT)[:, None] & (columns < WIDTH)[None, :]
+            values = tl.load(matrix + lines[:, None] * WIDTH + columns[None, :], mask=mask, other=0.0)
+            total += tl.sum(left_values[:, None] * values, axis=0)
     return total
 
 
@@ -212,6 +213,7 @@ def _forward_kernel(
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
+    AT_ONCE: tl.constexpr,
     ROW: tl.constexpr,
     SKIMS: tl.constexpr,
     RELAXED: tl.constexpr,
@@ -248,7 +250,7 @@ def _forward_kernel(
     for step in range(length):
         token = step * batch + sequence
         row = token * ROW
-        gates = next_gates + _product(before, weights, rows, HIDDEN, ROW)
+        gates = next_gates + _product(before, weights, rows, HIDDEN, ROW, AT_ONCE)
         # What the next step adds has a step's time to arrive.
         is_next = step + 1 < length
         next_gates = tl.load(projected + row + batch * ROW + rows, mask=is_row & is_next, other=0.0)
@@ -330,6 +332,7 @@ def _backward_kernel(
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
+    AT_ONCE: tl.constexpr,
     ROW: tl.constexpr,
     SKIMS: tl.constexpr,
     RELAXED: tl.constexpr,
@@ -419,7 +422,7 @@ def _backward_kernel(
         d_gates = _gate_rows(d_read_hidden, d_read_cell, gate_i, gate_f, gate_g, gate_o, old_cell, squashed, PADDED)
         tl.store(d_projected + row + rows, d_gates, mask=is_big_row)
         tl.debug_barrier()  # All gradients of gates are found in memory again.
-        d_hidden = d_old_hidden + _product(d_projected + row, weights, units, ROW, HIDDEN)
+        d_hidden = d_old_hidden + _product(d_projected + row, weights, units, ROW, HIDDEN, AT_ONCE)
         d_cell = d_old_cell + d_read_cell * gate_f
 
     tl.store(d_first_hidden + state + units, d_hidden, mask=is_unit)
@@ -472,6 +475,7 @@ def _sizes(size: int, small_size: int, row: int, units: int) -> dict[str, int]:
         "SMALL": small_size,
         "ROW": row,
         "PADDED": padded,
+        "AT_ONCE": max(min(16, 4096 // padded), 1),  # Lines of a matrix, for which a thread has the registers.
         "num_warps": min(max(padded // 32, 1), 32),
         "num_stages": 1,
     }

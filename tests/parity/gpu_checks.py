@@ -32,10 +32,16 @@ def torch_lstm(case: Case) -> nn.LSTM:
     return layer
 
 
+@pytest.mark.parametrize("line_by_line", [False, True])
 @pytest.mark.parametrize("relaxed", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_training(sizes: tuple[int, int, int, int, int], relaxed: bool, seed: int) -> None:
-    """Outputs, last states and every gradient, under a random gradient of all results."""
+def test_training(
+    sizes: tuple[int, int, int, int, int], relaxed: bool, line_by_line: bool, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs, last states and every gradient, under a random gradient of all results; weights taken in other parts."""
+    if line_by_line:  # 64 lines are unrolled then: D = 20 has 84 rows.
+        usual = gpu._sizes
+        monkeypatch.setattr(gpu, "_sizes", lambda *sizes: usual(*sizes) | {"AT_ONCE": 1})
     case = make_case("lstm", sizes)
     double, single = case.to(torch.float64, True), on_device(case, True)
     expected = double.run(reference, **({"noise": double.noise, "temperature": 0.6} if relaxed else {"threshold": 0.4}))
