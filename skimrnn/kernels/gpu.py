@@ -233,6 +233,7 @@ def _forward_kernel(
     units = tl.arange(0, PADDED)
     rows = tl.arange(0, 4 * PADDED)
     is_unit = units < HIDDEN
+    is_small = units < SMALL
     is_row = rows < ROW
     is_big_row = rows < 4 * HIDDEN
     is_small_row = rows < 4 * SMALL  # of the small cell's own
@@ -275,8 +276,8 @@ def _forward_kernel(
                 small = tl.load(projected + row + 4 * HIDDEN + rows, mask=is_small_row, other=0.0)
                 small_i, small_f, small_g, small_o = _activated(small, PADDED)
                 small_cell = small_f * cell + small_i * small_g
-                skim_cell = tl.where(units < SMALL, small_cell, cell)
-                skim_hidden = tl.where(units < SMALL, small_o * _tanh(small_cell), hidden)
+                skim_cell = tl.where(is_small, small_cell, cell)
+                skim_hidden = tl.where(is_small, small_o * _tanh(small_cell), hidden)
                 if KEEPS:
                     small = _rows(small_i, small_f, small_g, small_o, PADDED)
                     tl.store(tape + row + 4 * HIDDEN + rows, small, mask=is_small_row)

@@ -14,7 +14,8 @@ from triton.compiler import ASTSource
 
 from skimrnn.kernels import gpu
 
-HIDDEN, SMALL, ROW = 100, 10, 4 * (100 + 10) + 4
+HIDDEN, SMALL = 100, 10
+ROW = 4 * (HIDDEN + SMALL) + gpu._DECISION_ROWS
 
 
 def compiled(kernel: triton.JITFunction, units: int, capability: int, **constants: bool) -> dict[str, str | bytes]:
