@@ -36,6 +36,17 @@ def _skimming(results: Results) -> dict[str, Any]:
     return {name: model for name, model in results.config.models.items() if hasattr(model, "small_size")}
 
 
+def _sizes(results: Results, models: Mapping[str, Any]) -> dict[tuple[int, int], str]:
+    """The d and d' of some models, the smallest first, and their labels, with d where the config has more than one."""
+    sizes = sorted({(model.hidden_size, model.small_size) for model in models.values()})
+    return {(size, small): f"d' = {small}{_of_size(results, size)}" for size, small in sizes}
+
+
+def _of_size(results: Results, hidden_size: int) -> str:
+    """`, d = 200` where the config has more than one d."""
+    return f", d = {hidden_size}" if len({model.hidden_size for model in results.config.models.values()}) > 1 else ""
+
+
 def _not_run() -> Figure:
     """A strip that says so."""
     figure = Figure((2 * PANEL[0], 0.6))
@@ -44,8 +55,9 @@ def _not_run() -> Figure:
 
 
 def _effects(results: Results) -> Figure:
-    """Accuracy and skim rate by gamma, a line for each d'."""
-    sizes = sorted({model.small_size for model in _skimming(results).values()})
+    """Accuracy and skim rate by gamma, a line for each d and d'."""
+    sizes = _sizes(results, _skimming(results))
+    standard = next((name for name in results.config.models if name not in _skimming(results)), None)
     gammas = sorted({model.gamma for model in _skimming(results).values()})
 
     def draw(axes: Axes, dataset: str, rate: bool) -> None:
@@ -53,7 +65,7 @@ def _effects(results: Results) -> Figure:
             points = [
                 (gammas.index(model.gamma), measured)
                 for name, model in _skimming(results).items()
-                if model.small_size == size
+                if (model.hidden_size, model.small_size) == size
                 and (
                     measured := results.measured(
                         dataset, name, lambda record: 100 * (record.test.skim_rate if rate else record.test.accuracy)
@@ -64,7 +76,6 @@ def _effects(results: Results) -> Figure:
                 places, found = zip(*sorted(points, key=lambda point: point[0]), strict=True)
                 shift = 0.05 * (index - (len(sizes) - 1) / 2)
                 _line(axes, [place + shift for place in places], found, index)
-        standard = next((n for n, m in results.config.models.items() if not hasattr(m, "small_size")), None)
         if not rate and standard:
             _level(axes, results.measured(dataset, standard, lambda record: 100 * record.test.accuracy))
         axes.set_xticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
@@ -77,9 +88,11 @@ def _effects(results: Results) -> Figure:
     figure = panels_of(
         results, lambda axes, dataset: draw(axes, dataset, False), lambda axes, dataset: draw(axes, dataset, True)
     )
-    handles = [_handle(index) for index in range(len(sizes))]
-    handles.append(Line2D([], [], color="#666666", linestyle=":"))
-    legend(figure, handles, [*(f"d' = {size}" for size in sizes), "standard LSTM"])
+    handles, labels = [_handle(index) for index in range(len(sizes))], list(sizes.values())
+    if standard:
+        handles.append(Line2D([], [], color="#666666", linestyle=":"))
+        labels.append(f"standard LSTM{_of_size(results, results.config.models[standard].hidden_size)}")
+    legend(figure, handles, labels)
     return figure
 
 
@@ -241,10 +254,10 @@ def _sequence_look(sequence: str) -> dict[str, Any]:
 
 
 def _layer_skim_rate(results: Results) -> Figure:
-    """Skim rate of each LSTM by gamma: a panel for each d'."""
+    """Skim rate of each LSTM by gamma: a panel for each d and d'."""
     datasets = [d for d in results.config.datasets if any(results.of_model(d, name) for name in _skimming(results))]
     models = {n: m for n, m in _skimming(results).items() if any(results.of_model(d, n) for d in datasets)}
-    sizes = sorted({model.small_size for model in models.values()}, reverse=True)
+    sizes = dict(reversed(_sizes(results, models).items()))
     gammas = sorted({model.gamma for model in models.values()})
     if not datasets:
         return _not_run()
@@ -252,10 +265,10 @@ def _layer_skim_rate(results: Results) -> Figure:
     grid = figure.subplots(len(datasets), len(sizes), squeeze=False, sharey="row")
     names: dict[str, None] = {}
     for line, dataset in zip(grid, datasets, strict=True):
-        for axes, size in zip(line, sizes, strict=True):
+        for axes, (size, label) in zip(line, sizes.items(), strict=True):
             rates: dict[str, dict[int, Measured]] = {}
             for name, model in models.items():
-                runs = results.of_model(dataset, name) if model.small_size == size else ()
+                runs = results.of_model(dataset, name) if (model.hidden_size, model.small_size) == size else ()
                 for sequence in runs[0].record.test.layer_skim_rates if runs else ():
                     values = tuple(100 * run.record.test.layer_skim_rates[sequence] for run in runs)
                     rates.setdefault(sequence, {})[gammas.index(model.gamma)] = Measured(values)
@@ -264,7 +277,7 @@ def _layer_skim_rate(results: Results) -> Figure:
                 means, errors = [points[p].mean for p in places], [points[p].sd or 0.0 for p in places]
                 axes.errorbar(places, means, errors, elinewidth=0.9, **_sequence_look(sequence))
             names |= dict.fromkeys(rates)
-            axes.set_title(f"{get_dataset(dataset).title}, d' = {size}", loc="left")
+            axes.set_title(f"{get_dataset(dataset).title}, {label}", loc="left")
             axes.set_xticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
             axes.set(xlabel="γ", xlim=(-0.4, len(gammas) - 0.6), ylim=(0, 100))
         line[0].set_ylabel("Tokens skimmed (%)")

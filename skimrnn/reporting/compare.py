@@ -12,12 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 from scipy import stats
 
-from skimrnn.analysis.artefact import Analysis, read_analysis
+from skimrnn.analysis.artefact import Analysis
 from skimrnn.counts import count_of
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
 from skimrnn.files import read_json
 from skimrnn.reporting.estimates import LEVEL, estimate, over_repeats
+from skimrnn.reporting.records import analysis_of
 from skimrnn.training.record import read_reading_record, read_record
 
 _MEASURES: dict[str, dict[str, Callable[[Any], float]]] = {
@@ -93,13 +94,8 @@ def _read(place: str) -> dict[str, list[_Run]]:
         if dataset not in DATASETS:
             raise UserError(f"{path}: not a record: name folders or files of records alone")
         asked = DATASETS[dataset].task == "question_answering"
-        analysis = path.with_suffix(".analysis.json")
-        run = _Run(
-            path,
-            (read_reading_record if asked else read_record)(path),
-            read_analysis(analysis) if analysis.exists() else None,
-        )
-        found.setdefault(dataset, []).append(run)
+        record = (read_reading_record if asked else read_record)(path)
+        found.setdefault(dataset, []).append(_Run(path, record, analysis_of(path, record)))
     return found
 
 

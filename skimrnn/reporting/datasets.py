@@ -25,10 +25,11 @@ def write_dataset_tables(counted: list[DatasetStatistics], folder: Path) -> None
     write_text(folder / "datasets.tex", _latex(counted))
 
 
-def best_convention(counted: list[DatasetStatistics], measure: str) -> tuple[str, float]:
+def best_convention(counted: list[DatasetStatistics], measure: str) -> tuple[str, float | None]:
     """The convention whose counts lie nearest to the paper's, and its mean relative distance (0 to 1).
 
-    Over the datasets that are complete and that the paper prints; `measure` is `vocabulary` or `mean_length`.
+    Over the datasets that are complete and that the paper prints: where there is none, the first convention, and None.
+    `measure` is `vocabulary` or `mean_length`.
     """
     distances = {}
     for name in getattr(counted[0], measure):
@@ -37,7 +38,7 @@ def best_convention(counted: list[DatasetStatistics], measure: str) -> tuple[str
         if relative:
             distances[name] = sum(relative) / len(relative)
     if not distances:
-        return next(iter(getattr(counted[0], measure))), float("nan")
+        return next(iter(getattr(counted[0], measure))), None
     return min(distances.items(), key=lambda item: item[1])
 
 
@@ -45,13 +46,17 @@ def dataset_markdown(counted: list[DatasetStatistics]) -> str:
     """The table, what was counted how, and what is incomplete or stands in two splits."""
     vocabulary, distance = best_convention(counted, "vocabulary")
     length, length_distance = best_convention(counted, "mean_length")
+    nearest = ""
+    if length_distance is not None and distance is not None:
+        nearest = (
+            ": of the conventions below these lie nearest to the paper's figures (mean distance over the complete "
+            f"datasets {_percent(length_distance)} and {_percent(distance)})"
+        )
     parts = [
         "# Datasets: paper and ours",
         "Each cell is paper | ours; '-': nothing printed; 'not at hand': no copy of the dataset to count. Mean length: "
         f"tokens of a text over all labelled splits, {length} (of a question, those of its context); vocabulary: "
-        f"distinct words of train, {vocabulary}: of the conventions below these lie nearest to the "
-        f"paper's figures (mean distance over the complete datasets {_percent(length_distance)} and "
-        f"{_percent(distance)}).",
+        f"distinct words of train, {vocabulary}{nearest}.",
         _markdown_table(_headings(), _rows(counted, vocabulary, length)),
         *(["\n".join(f"- {remark}" for remark in remarks)] if (remarks := dataset_remarks(counted)) else []),
         "## Conventions",

@@ -56,10 +56,19 @@ def reading_document(results: Results[ReadingRecord]) -> Document:
 
 
 def reading_rows(results: Results[ReadingRecord], dataset: str) -> list[Row]:
-    """The paper's rows in their order, then the config's models that the paper has no row for."""
-    models = {_settings_of(model): name for name, model in results.config.models_of(dataset).items()}
+    """The paper's rows in their order, then the config's models that the paper has no row for.
+
+    Models that the settings do not tell apart have a row each, with their names.
+    """
+    models: dict[_Settings, list[str | None]] = {}
+    for name, model in results.config.models_of(dataset).items():
+        models.setdefault(_settings_of(model), []).append(name)
     printed = dict.fromkeys(_settings_of(value) for value in published_values() if value.table == dataset)
-    return [_row(results, dataset, settings, models.get(settings)) for settings in printed | dict.fromkeys(models)]
+    rows = []
+    for settings in printed | dict.fromkeys(models):
+        names = models.get(settings) or [None]
+        rows += [_row(results, dataset, settings, name, f", {name}" * (len(names) > 1)) for name in names]
+    return rows
 
 
 def _settings_of(row: ModelConfig | PublishedValue) -> _Settings:
@@ -75,13 +84,14 @@ def _settings_of(row: ModelConfig | PublishedValue) -> _Settings:
     return system, row.hidden_size, None, None
 
 
-def _row(results: Results[ReadingRecord], dataset: str, settings: _Settings, name: str | None) -> Row:
+def _row(results: Results[ReadingRecord], dataset: str, settings: _Settings, name: str | None, mark: str) -> Row:
     system, hidden_size, small_size, gamma = settings
     title = _TITLES.get(system, system)
     if gamma is not None:
         title += f" {small_size}/{gamma:g}".replace("/0.", "/.")
     if hidden_size is not None:
         title += f", d = {hidden_size}"
+    title += mark
     entries = []
     for column in READING_COLUMNS:
         printed = published_value(dataset, system, column.metric, hidden_size, small_size, gamma)
@@ -114,12 +124,13 @@ LEGEND = (
     "of the same size, with our kernels on one CPU thread, on contexts in the batches of the evaluation. Rows: d'/γ. "
     "'not run': no record; '-': nothing printed in the paper, or nothing to measure here. "
     # Why the printed Flop-r differs from what our models give, row by row (tests/reporting/test_printed_flops.py).
-    "Where the printed Flop-r differs from our count at the same sizes and skim rates: LSTM+Att of 1 layer, 1.3x "
-    "against 1.7x, and d = 50, 3.6x against 2.7x: of ours, the second layer takes 42 % of the operations, and the 300 "
-    "inputs of the first do not shrink with d. Sk-LSTM+Att, 1.4x to 2.3x against 1.6x to 3.5x: the printed values "
-    "follow 1 / (0.24 + 0.76 ((1 - Sk) + Sk (d'/d)²)), with 24 % of the operations outside the layers; of ours, in "
-    "attention and output, 2 %. BiDAF, d = 30 and 50, 9.1x and 3.7x against 5.1x and 2.9x: characters and "
-    "highway layers, 10 % of the operations at d = 100, do not shrink with d; the LSTMs alone give 9.5x and 3.7x. "
+    "Where the printed Flop-r differs from our count at the same sizes and skim rates, with the paper's word vectors "
+    "of 100 dimensions (in brackets: of 200): LSTM+Att of 1 layer, 1.3x against 1.7x (1.4x), and d = 50, 3.6x against "
+    "2.7x (2.3x): of ours, the second layer takes 42 % (28 %) of the operations, and the 300 (600) inputs of the first "
+    "do not shrink with d. Sk-LSTM+Att, 1.4x to 2.3x against 1.6x to 3.5x (1.5x to 3.2x): the printed values follow 1 "
+    "/ (0.24 + 0.76 ((1 - Sk) + Sk (d'/d)²)), with 24 % of the operations outside the layers; of ours, in attention "
+    "and output, 2 % (6 %). BiDAF, d = 30 and 50, 9.1x and 3.7x against 5.1x and 2.9x: characters and highway "
+    "layers, 10 % of the operations at d = 100, do not shrink with d; the LSTMs alone give 9.5x and 3.7x. "
     "Sk-BiDAF, 2.8x and 1.7x against 2.0x and 1.5x: even the LSTMs alone give 2.3x and 1.5x, so the paper's large "
     "LSTMs (modelling and output) skim more than the average that it prints, or a skimmed token counts as less."
 )

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -52,7 +52,7 @@ class Results(Generic[AnyRecord]):
     """What was run of the part of a config that is about one task.
 
     `runs` has no key for a dataset and model without records; `speeds` holds the measured speed-ups of the datasets
-    that have some.
+    that have some, of the runs that have a record.
     """
 
     config: Config
@@ -95,7 +95,7 @@ class Results(Generic[AnyRecord]):
             (run.record.config.dataset, run.record.config.model_name, run.record.config.seed): analysis
             for runs in self.runs.values()
             for run in runs
-            if (analysis := _analysis_of(run)) is not None
+            if (analysis := analysis_of(run.path, run.record)) is not None
         }
 
     def analysed(self, dataset: str, model: str) -> list[Analysis]:
@@ -148,19 +148,27 @@ def _read(config: Config, folder: Path, read: Callable[[Path], AnyRecord]) -> Re
             ]
             if found:
                 runs[dataset, model] = tuple(found)
-    speeds = {
-        dataset: read_model(path, Speed)
-        for dataset in config.datasets
-        if (path := folder / config.scale / dataset / "speed.json").exists()
-    }
-    results = Results(config, runs, speeds)
+    results, speeds = Results(config, runs, {}), {}
     for dataset in config.datasets:
         own = results.of_dataset(dataset)
         _require_equal_data(own)
-        if own and dataset in speeds and speeds[dataset].data_digest != own[0].record.data.digest:
-            path = folder / config.scale / dataset / "speed.json"
-            raise UserError(f"{path}: measured on other data than {own[0].path}: measure it again")
-    return results
+        path = folder / config.scale / dataset / "speed.json"
+        if own and path.exists():
+            speed = read_model(path, Speed)
+            if speed.data_digest != own[0].record.data.digest:
+                raise UserError(f"{path}: measured on other data than {own[0].path}: measure it again")
+            speeds[dataset] = _of_recorded(speed, own)
+    return replace(results, speeds=speeds)
+
+
+def _of_recorded(speed: Speed, runs: Sequence[Run[AnyRecord]]) -> Speed:
+    """The speed-ups of the models and seeds that have a record."""
+    recorded = {(run.record.config.model_name, run.record.config.seed) for run in runs}
+    models = {
+        model: {seed: value for seed, value in timed.items() if (model, seed) in recorded}
+        for model, timed in speed.models.items()
+    }
+    return speed.model_copy(update={"models": {model: timed for model, timed in models.items() if timed}})
 
 
 def _read_checked(
@@ -204,16 +212,15 @@ def _first_difference(left: Any, right: Any, key: str = "") -> str | None:
     return None if left == right else f"{key}: {left}, {right}"
 
 
-def _analysis_of(run: Run[Any]) -> Analysis | None:
-    """The analysis beside a record; one of other data or other weights is a `UserError`."""
-    path = run.path.with_suffix(".analysis.json")
+def analysis_of(place: Path, record: Any) -> Analysis | None:
+    """The analysis beside the record that lies at `place`; one of other data or other weights is a `UserError`."""
+    path = place.with_suffix(".analysis.json")
     if not path.exists():
         return None
     analysis = read_analysis(path)
-    record = run.record
     if analysis.config != record.config or analysis.data_digest != record.data.digest:
-        raise UserError(f"{path}: of another config or of other data than {run.path.name} beside it: analyse the run")
+        raise UserError(f"{path}: of another config or of other data than {place.name} beside it: analyse the run")
     for name, packed in analysis.outcomes.items():
         if abs(float(packed.unpack().mean()) - getattr(record.test, name)) > _TOLERANCE:
-            raise UserError(f"{path}: of other weights than {run.path.name} beside it ({name}): analyse the run")
+            raise UserError(f"{path}: of other weights than {place.name} beside it ({name}): analyse the run")
     return analysis

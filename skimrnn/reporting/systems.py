@@ -1,5 +1,7 @@
 """The rows of the classification table: what the systems are called, and what the paper prints for them."""
 
+from collections import Counter
+
 from skimrnn.config import (
     Config,
     LSTMAttConfig,
@@ -20,13 +22,15 @@ CITED = {"lstm_jump": "LSTM-Jump", "vcrnn": "VCRNN", "sota": "SOTA"}
 def system_titles(config: Config) -> dict[str, str]:
     """The title of each model of the config, such as `Standard` and `Skim 5/.01` (d'/gamma).
 
-    The title says d where the config has more than one.
+    The title says d where the config has more than one, and the model's name where others would be called the same.
     """
     one_size = len({model.hidden_size for model in config.models.values()}) == 1
-    return {
+    titles = {
         name: _title(model) + ("" if one_size else f", d = {model.hidden_size}")
         for name, model in config.models.items()
     }
+    count = Counter(titles.values())
+    return {name: title if count[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
 
 
 def _title(model: ModelConfig) -> str:

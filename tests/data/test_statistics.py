@@ -12,6 +12,8 @@ from skimrnn.data.statistics import DatasetStatistics, count_dataset, count_ques
 from skimrnn.files import write_json, write_parquet
 from skimrnn.published import published_value
 from skimrnn.reporting.datasets import best_convention, dataset_markdown, write_dataset_tables
+from skimrnn.reporting.html.corpora import read_corpora
+from skimrnn.reporting.html.origins import Origins
 
 SST = DATASETS["sst"]
 
@@ -80,6 +82,17 @@ def test_the_best_convention_is_the_nearest_over_complete_datasets(counted: Data
     name, distance = best_convention([near, misleading], "vocabulary")
     assert name == names[0]
     assert distance == pytest.approx(0, abs=1e-4)
+
+
+def test_of_incomplete_datasets_no_convention_is_the_nearest(counted: DatasetStatistics, tmp_path: Path) -> None:
+    assert best_convention([counted], "vocabulary")[1] is None
+    write_json(tmp_path / "statistics.json", [counted.model_dump(mode="json")])
+    corpora = read_corpora(tmp_path / "statistics.json", Origins())
+    assert corpora is not None
+    for text in (dataset_markdown([counted]), corpora.note):
+        assert "nan" not in text and "nearest" not in text
+    near = counted.model_copy(update={"complete": True})
+    assert "these lie nearest to the paper's figures (mean distance" in dataset_markdown([near])
 
 
 def test_the_table_names_what_is_incomplete_what_leaks_and_what_the_paper_prints(

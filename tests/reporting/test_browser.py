@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from skimrnn.config import Config, read_config
+from skimrnn.data.statistics import DatasetStatistics
 from skimrnn.files import write_json
 from skimrnn.reporting.evidence import read_evidence
 from skimrnn.reporting.figures import figures_of
@@ -51,11 +52,30 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stored = store_record(folder / "results", reader)
     analysis = build_analysis(reader, LSTMS, question="Who <b>asks</b>?")
     write_json(stored.with_suffix(".analysis.json"), analysis.model_dump(mode="json"))
+    write_json(folder / "results" / "paper" / "datasets.json", [counted(name) for name in ("sst", "imdb")])
     evidence = read_evidence(config, folder / "results")
     for kind in [kind for results in evidence.results.values() for kind in figures_of(results)]:
         (folder / f"{kind.name}.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>')
     write_page(evidence, folder / "results", folder, folder / "index.html")
     return folder / "index.html"
+
+
+def counted(dataset: str) -> dict[str, object]:
+    """What could be counted of a dataset."""
+    splits = dict.fromkeys(("train", "validation", "test"), 9)
+    return DatasetStatistics(
+        dataset=dataset,
+        source="mirror",
+        revision=None,
+        complete=True,
+        rows=splits,
+        fetched_rows=splits,
+        digests={},
+        mean_length={"all tokens": 9.0},
+        vocabulary={"lower-cased": 9},
+        leaks={},
+        empty=0,
+    ).model_dump(mode="json")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +145,20 @@ def test_the_page_shows_one_dataset_alone(page):
     assert page.get_by_role("status").inner_text() == "Showing SST."
     page.get_by_label("Dataset").first.select_option("all")
     assert page.locator("#classification-imdb").is_visible()
+
+
+def test_the_keyboard_reaches_the_rows_of_the_dataset_that_is_shown(page):
+    page.get_by_label("Dataset").first.select_option("IMDb")
+    table = page.locator("#corpora").locator("xpath=..").locator("table")
+    stops = table.locator("[data-origin][tabindex='0']")
+    assert stops.count() == 1 and stops.is_visible()
+    stops.focus()
+    page.keyboard.press("ArrowDown")  # Below lies nothing that is shown.
+    assert stops.count() == 1 and stops.is_visible()
+    page.get_by_label("Dataset").first.select_option("all")
+    stops.focus()
+    page.keyboard.press("ArrowDown")
+    assert page.locator(":focus").locator("xpath=ancestor::tr").get_attribute("data-dataset") == "imdb"
 
 
 def test_the_threshold_recolours_the_text(page):

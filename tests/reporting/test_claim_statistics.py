@@ -107,6 +107,13 @@ def test_where_none_keeps_the_accuracy_seeds_are_counted(
     assert (finding.estimate.value, finding.estimate.count, finding.verdict) == (1.0, len(seeds), verdict)
 
 
+def test_an_accuracy_that_is_kept_has_no_more_seeds_than_the_standard_lstm(config: Config, tmp_path: Path):
+    store(tmp_path, config, "sst", {"skim-5-0.01": 0.8})
+    store(tmp_path, config, "sst", {"lstm": 0.8}, (0,))
+    finding = found(read_evidence(config, tmp_path), "flop_reduction_at_accuracy", "sst")
+    assert (finding.estimate.count, finding.verdict) == (1, "not tested")
+
+
 @pytest.mark.parametrize(("more", "verdict"), [(0.2, "supported"), (-0.2, "contradicted")])
 def test_a_larger_gamma_is_held_against_the_next_smaller_one(more: float, verdict: str, config: Config, tmp_path: Path):
     store(tmp_path, config, "sst", {"skim-5-0.01": 0.8, "skim-5-0.02": 0.8})
@@ -123,6 +130,24 @@ def test_bidafs_cost_is_the_mean_over_settings(lost: float, verdict: str, config
     store(tmp_path, config, "squad", {"bidaf": 0.7, "sk_bidaf-50-0.01": 0.7 - lost, "sk_bidaf-50-0.001": 0.7 - lost})
     finding = found(read_evidence(config, tmp_path), "bidaf_cost", "squad")
     assert finding.estimate.value == pytest.approx(-100 * lost) and finding.verdict == verdict
+
+
+@pytest.mark.parametrize(("changes", "counts"), [({"num_layers": 1}, True), ({"num_layers": 3}, False)])
+def test_a_shrunk_reader_is_a_smaller_one(changes: dict[str, int], counts: bool, config: Config, tmp_path: Path):
+    skim = (
+        read_config(ROOT / "config" / "paper.yaml").models["sk_lstm_att-20-0.1"].model_copy(update={"init_from": None})
+    )
+    models = {"skim": skim, "other": skim.standard.model_copy(update=changes)}
+    squad = {"squad": config.datasets["squad"]}
+    readers = Config.model_validate(config.model_dump() | {"datasets": squad, "models": models})
+    for seed in (0, 1):
+        for model in models:
+            store_analysed(tmp_path, readers, "squad", model, seed, 0.7)
+        path = tmp_path / "paper" / "squad" / "other" / f"{seed}.json"
+        record = read_json(path)
+        write_json(path, record | {"flop_reduction": record["flop_reduction"] | {"exact_count": 2.0}})
+    estimate = found(read_evidence(readers, tmp_path), "skimming_beats_shrinking", "squad").estimate
+    assert (estimate is not None) is counts
 
 
 @pytest.mark.parametrize(("largest", "verdict"), [(0.9, "supported"), (1.2, "contradicted")])

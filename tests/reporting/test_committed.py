@@ -1,6 +1,7 @@
 """The committed results: the reports are made from the records, and the README quotes the reports."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from skimrnn.files import read_model
 from skimrnn.measures.gpu import GPUReport
 from skimrnn.reporting.benchmark import markdown as cpu_markdown
 from skimrnn.reporting.benchmark import read_runs
+from skimrnn.reporting.claims import Trial, claims_markdown, try_claims
+from skimrnn.reporting.evidence import Evidence, read_evidence
 from skimrnn.reporting.gpu_benchmark import markdown
 from skimrnn.reporting.records import read_task_results
 from skimrnn.reporting.table_formats import write_tables
@@ -25,6 +28,50 @@ def test_the_tables_follow_from_the_records(tmp_path: Path):
         write_tables(read_task_results(config, task, ROOT / "results"), tmp_path)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (ROOT / "reports" / "paper" / path.name).read_bytes(), f"{path.name}: make report"
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return read_evidence(read_config(ROOT / "config" / "paper.yaml"), ROOT / "results")
+
+
+@pytest.fixture(scope="module")
+def trials(evidence: Evidence) -> list[Trial]:
+    return try_claims(evidence)
+
+
+def test_the_claims_are_tried_on_the_records(evidence: Evidence, trials: list[Trial]):
+    path = ROOT / "reports" / "paper" / "claims.md"
+    assert claims_markdown(evidence, trials) == path.read_text(encoding="utf-8"), f"{path.name}: make report"
+
+
+def test_the_readme_quotes_the_claims(trials: list[Trial]):
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    found = {
+        (finding.part.statistic, finding.dataset): finding.estimate for trial in trials for finding in trial.findings
+    }
+
+    def quoted(statistic: str, dataset: str, text: str) -> str:
+        estimate = found[statistic, dataset]
+        low, high = (round(end, 1) + 0.0 for end in estimate.interval)
+        return text.format(value=abs(estimate.value), low=low, high=high)
+
+    for text in (
+        quoted(
+            "flop_reduction_at_accuracy",
+            "imdb",
+            "IMDb does: {value:.1f} times, {low:.1f} to {high:.1f} with 95 % confidence",
+        ),
+        quoted("flop_reduction_at_accuracy", "sst", "SST needs {value:.1f} times fewer, {low:.1f} to {high:.1f})"),
+        quoted("skimming_beats_skipping", "sst", "{value:.1f} points more (95 %: {low:.1f} to {high:.1f}) on SST"),
+        quoted("skimming_beats_skipping", "rotten_tomatoes", "({low:.1f} to {high:.1f}) on Rotten Tomatoes"),
+        quoted("skimming_beats_skipping", "squad", "({low:.1f} to {high:.1f}) on SQuAD"),
+    ):
+        assert text in readme
+    verdicts = Counter(trial.verdict for trial in trials)
+    words = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    for verdict in ("contradicted", "inconclusive", "not tested"):
+        assert f"{words[verdicts[verdict]]} are {verdict}" in readme
 
 
 def test_the_gpus_table_follows_from_its_measurements():

@@ -10,7 +10,7 @@ from skimrnn.config import Config
 from skimrnn.errors import UserError
 from skimrnn.reporting.compare import Difference, compare_records
 from tests.reporting.analyses import store_analysed
-from tests.reporting.conftest import build_config, build_record, store_record
+from tests.reporting.conftest import build_config, build_record, changed, store_record
 
 
 @pytest.fixture
@@ -49,6 +49,12 @@ def test_without_analyses_seeds_are_paired_and_other_seeds_are_not(folder: Path,
     assert other.paired == "no" and other.interval is not None and other.right[1] == 2
     alone = accuracy(folder / "lstm" / "0.json", tmp_path / "other" / "paper/sst/lstm/1.json")
     assert alone.interval is None and alone.p is None
+
+
+def test_an_analysis_of_other_weights_is_refused(folder: Path, config: Config):
+    store_record(folder.parent.parent, changed(build_record(config, "sst", "lstm", 0), "test.accuracy", 0.5))
+    with pytest.raises(UserError, match=r"of other weights than 0\.json"):
+        compare_records(str(folder / "lstm"), str(folder / "skim-5-0.01"))
 
 
 def test_what_cannot_be_compared_says_why(folder: Path, config: Config, tmp_path: Path):

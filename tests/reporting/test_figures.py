@@ -98,6 +98,32 @@ def test_no_two_trade_offs_share_a_colour():
     assert len({_look(index)["color"] for index in range(len(skimming))}) == len(skimming) == 8
 
 
+def test_models_of_two_sizes_have_a_line_each(make_config: Callable[..., Config], tmp_path: Path):
+    skim = {"architecture": "skim_lstm", "small_size": 5, "gamma": 0.01}
+    settings = [(size, gamma) for size in (100, 200) for gamma in (0.01, 0.02)]
+    models = {f"{gamma}-{size}": skim | {"gamma": gamma, "hidden_size": size} for size, gamma in settings}
+    config = make_config(models={"lstm": {"architecture": "lstm", "hidden_size": 100}} | models, seeds=[0])
+    for model in config.models:
+        store_analysed(tmp_path, config, "sst", model, 0, 0.8)
+    figure = drawn(read_results(config, tmp_path), "effects")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["d' = 5, d = 100", "d' = 5, d = 200", "standard LSTM, d = 100"]
+    lines = [line for line in figure.axes[1].lines if len(line.get_xdata()) == 2]
+    assert len(lines) == 2
+
+
+def test_each_layers_skim_rate_stands_in_the_panel_of_its_sizes(tmp_path: Path):
+    paper = read_config(ROOT / "config" / "paper.yaml").for_task("question_answering")
+    skim = paper.models["sk_lstm_att-20-0.1"].model_copy(update={"init_from": None})
+    models = {"one": skim, "two": skim.model_copy(update={"hidden_size": 200})}
+    config = Config.model_validate(paper.model_dump() | {"models": models})
+    for model in models:
+        store_analysed(tmp_path, config, "squad", model, 0, 0.7)
+    panels = drawn(read_reading_results(config, tmp_path), "layer_skim_rate").axes
+    assert [panel.get_title(loc="left") for panel in panels] == [f"SQuAD v1.1, d' = 20, d = {d}" for d in (200, 100)]
+    assert all(panel.has_data() for panel in panels)
+
+
 def test_nothing_that_is_drawn_lies_beyond_the_axes(config: Config, tmp_path: Path):
     for model in ("lstm", "skim-5-0.01", "skim-5-0.02"):
         store_analysed(tmp_path, config, "sst", model, 0, 0.8)

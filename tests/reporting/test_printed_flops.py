@@ -12,31 +12,40 @@ LSTM_ATT = LSTMAttConfig(architecture="lstm_att", hidden_size=100)
 BIDAF = BiDAFConfig(architecture="bidaf", hidden_size=100)
 
 
-def operations(config: ReaderConfig, skim_rate: float = 0.0) -> Operations:
-    """Of one question of the mean length, on word vectors of 100 values, in the published convention."""
-    model = build_reader(config, torch.zeros(2, 100), torch.zeros(2, 16))
+def operations(config: ReaderConfig, skim_rate: float = 0.0, dimension: int = 100) -> Operations:
+    """Of one question of the mean length, on word vectors of some values, in the published convention."""
+    model = build_reader(config, torch.zeros(2, dimension), torch.zeros(2, 16))
     rates = dict.fromkeys([*model.sequences, *model.question_sequences], skim_rate)
     question, context = torch.tensor([11]), torch.tensor([141])
     return reader_operations(model, question, context, rates, published_convention=True)
 
 
-def reductions(config: ReaderConfig, system: str) -> tuple[float, float, float]:
+def reductions(config: ReaderConfig, system: str, dimension: int = 100) -> tuple[float, float, float]:
     """Flop-r of a row: printed, by our count of the whole model, and of its LSTMs alone."""
     settings = (config.hidden_size, getattr(config, "small_size", None), getattr(config, "gamma", None))
     printed = published_value("squad", system, "flop_r", *settings)
     percent = published_value("squad", system, "skim_rate", *settings) or 0.0
     assert printed is not None
-    standard = operations(BIDAF if "bidaf" in system else LSTM_ATT)
-    ours = operations(config, percent / 100)
+    standard = operations(BIDAF if "bidaf" in system else LSTM_ATT, dimension=dimension)
+    ours = operations(config, percent / 100, dimension)
     return printed, standard.total / ours.total, standard.recurrent / (ours.recurrent + ours.decision)
 
 
 def test_smaller_lstm_att() -> None:
-    one_layer = reductions(LSTM_ATT.model_copy(update={"num_layers": 1}), "lstm_att_1layer")
-    half = reductions(LSTM_ATT.model_copy(update={"hidden_size": 50}), "lstm_att")
-    for (printed, whole, _), name in ((one_layer, "1 layer, "), (half, "d = 50, ")):
-        assert f"{name}{printed:.1f}x against {whole:.1f}x" in LEGEND
-    assert f"takes {100 * (1 - 1 / one_layer[1]):.0f} % of the operations" in LEGEND
+    one_layer, wide_one_layer = (
+        reductions(LSTM_ATT.model_copy(update={"num_layers": 1}), "lstm_att_1layer", dimension)
+        for dimension in (100, 200)
+    )
+    half, wide_half = (
+        reductions(LSTM_ATT.model_copy(update={"hidden_size": 50}), "lstm_att", dimension) for dimension in (100, 200)
+    )
+    for (printed, whole, _), (_, wide, _), name in (
+        (one_layer, wide_one_layer, "1 layer, "),
+        (half, wide_half, "d = 50, "),
+    ):
+        assert f"{name}{printed:.1f}x against {whole:.1f}x ({wide:.1f}x)" in LEGEND
+    shares = [100 * (1 - 1 / whole) for _, whole, _ in (one_layer, wide_one_layer)]
+    assert f"takes {shares[0]:.0f} % ({shares[1]:.0f} %) of the operations" in LEGEND
 
 
 def test_sk_lstm_att() -> None:
@@ -44,14 +53,19 @@ def test_sk_lstm_att() -> None:
         reductions(
             SkimLSTMAttConfig(architecture="skim_lstm_att", hidden_size=100, small_size=small, gamma=gamma),
             "sk_lstm_att",
+            dimension,
         )
+        for dimension in (100, 200)
         for small, gamma in ((0, 0.1), (20, 0.2))
     ]
-    (least, our_least, _), (most, our_most, _) = rows
-    assert f"{least:.1f}x to {most:.1f}x against {our_least:.1f}x to {our_most:.1f}x" in LEGEND
-    dense = operations(LSTM_ATT)
-    share = (dense.attention + dense.output) / dense.total
-    assert f"attention and output, {100 * share:.0f} %." in LEGEND
+    (least, our_least, _), (most, our_most, _), (_, wide_least, _), (_, wide_most, _) = rows
+    ours = f"{our_least:.1f}x to {our_most:.1f}x ({wide_least:.1f}x to {wide_most:.1f}x)"
+    assert f"{least:.1f}x to {most:.1f}x against {ours}" in LEGEND
+    shares = [
+        100 * (dense.attention + dense.output) / dense.total
+        for dense in (operations(LSTM_ATT, dimension=dimension) for dimension in (100, 200))
+    ]
+    assert f"attention and output, {shares[0]:.0f} % ({shares[1]:.0f} %)." in LEGEND
 
 
 def test_smaller_bidaf() -> None:

@@ -186,6 +186,18 @@ def test_a_model_that_the_paper_lacks_is_a_row_of_its_own(config: Config, tmp_pa
     assert str(rows[-1].entries[0]) == "- | 80.0 (1)"
 
 
+def test_models_that_share_a_row_of_the_paper_have_one_each(config: Config, tmp_path: Path) -> None:
+    scratch = config.models["sk_lstm_att-20-0.1"].model_copy(update={"init_from": None})
+    config = config.model_copy(update={"models": {**config.models, "scratch": scratch}})
+    store(tmp_path, reading_record(config, "sk_lstm_att-20-0.1", 0, 0.7))
+    store(tmp_path, reading_record(config, "scratch", 0, 0.6))
+    rows = [row for row in reading_rows(read_reading_results(config, tmp_path), "squad") if "20/.1" in row.title]
+    assert [(row.title, row.name, str(row.entries[0])) for row in rows] == [
+        ("Sk-LSTM+Att 20/.1, d = 100, sk_lstm_att-20-0.1", "sk_lstm_att-20-0.1", "75.3 | 70.0 (1)"),
+        ("Sk-LSTM+Att 20/.1, d = 100, scratch", "scratch", "75.3 | 60.0 (1)"),
+    ]
+
+
 def test_no_format_loses_a_cell(results: Results[ReadingRecord]) -> None:
     plain = {"\\|": "|", "$|$": "|", "$\\pm$": "±"}
     for document in (markdown(results), latex(results)):

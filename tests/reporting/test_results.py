@@ -6,8 +6,12 @@ import pytest
 
 from skimrnn.config import Config
 from skimrnn.errors import UserError
+from skimrnn.files import write_json
+from skimrnn.measures.speedup import ModelSpeed
+from skimrnn.measures.timing import summarise
 from skimrnn.reporting.records import Measured, read_results
 from skimrnn.training.record import Record
+from tests.reporting.conftest import build_speed
 
 MakeRecord = Callable[..., Record]
 Store = Callable[..., Path]
@@ -103,6 +107,22 @@ def test_a_record_of_another_config_is_refused(
     store(change(make_record(config, "sst", "skim-5-0.01", 0), key, value))
     with pytest.raises(UserError, match=f"{key.removeprefix('config.')}: 7"):
         read_results(config, tmp_path)
+
+
+def test_a_speed_up_without_its_record_does_not_count(config: Config, grid: Path):
+    timing = summarise([1.0])
+    timed = ModelSpeed(skim_rate=0.5, lstm={"folded": timing}, skim={"folded": timing})
+    digest = read_results(config, grid).of_dataset("sst")[0].record.data.digest
+    speed = build_speed(
+        "sst", {model: {0: timed, 1: timed} for model in ("skim-5-0.01", "skim-5-0.02", "skim-10-0.02")}
+    )
+    write_json(grid / "paper/sst/speed.json", speed.model_copy(update={"data_digest": digest}).model_dump(mode="json"))
+    results = read_results(config, grid)
+    timed_seeds = {model: list(seeds) for model, seeds in results.speeds["sst"].models.items()}
+    assert timed_seeds == {"skim-5-0.01": [0, 1], "skim-5-0.02": [1]}  # Of which seeds there are records.
+    write_json(grid / "paper/sst/speed.json", speed.model_dump(mode="json"))
+    with pytest.raises(UserError, match="measure it again"):
+        read_results(config, grid)
 
 
 def test_synthetic_and_real_corpora_never_mix(

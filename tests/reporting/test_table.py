@@ -50,6 +50,12 @@ def test_titles_come_from_the_settings_not_from_the_names(make_config: Callable[
     assert list(system_titles(make_config(models=models)).values()) == ["Skim 0/0, d = 100", "Standard, d = 200"]
 
 
+def test_models_that_share_their_settings_are_told_apart_by_name(make_config: Callable[..., Config]):
+    reader = {"architecture": "lstm_att", "hidden_size": 100}
+    config = make_config(datasets={"squad": {"batch_size": 32}}, models={"a": reader, "b": reader | {"dropout": 0.1}})
+    assert list(system_titles(config).values()) == ["LSTM+Att (a)", "LSTM+Att (b)"]
+
+
 def test_each_cell_holds_the_papers_number_and_the_sample_statistics_of_ours(results: Results):
     values = [100 * run.record.test.accuracy for run in results.of_model("sst", "skim-5-0.01")]
     expected = f"86.4 | {statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} (3)"

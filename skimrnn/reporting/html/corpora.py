@@ -53,12 +53,13 @@ def read_corpora(path: Path, origins: Origins) -> Corpora | None:
     if not path.exists():
         return None
     counted = read_model(path, _Counted).root
-    vocabulary, _ = best_convention(counted, "vocabulary")
+    vocabulary, distance = best_convention(counted, "vocabulary")
     length, _ = best_convention(counted, "mean_length")
     note = (
-        f"Mean length: tokens of a text over all labelled splits, {length}. Vocabulary: distinct words, {vocabulary}. "
-        "Of the conventions that were counted these lie nearest to the paper's figures."
+        f"Mean length: tokens of a text over all labelled splits, {length}. Vocabulary: distinct words, {vocabulary}."
     )
+    if distance is not None:
+        note += " Of the conventions that were counted these lie nearest to the paper's figures."
     rows = [
         Corpus(
             entry.dataset,

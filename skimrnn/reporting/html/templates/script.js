@@ -18,6 +18,7 @@
     for (const part of document.querySelectorAll("[data-dataset]")) {
       part.hidden = filter.value !== "" && part.dataset.dataset !== filter.value;
     }
+    document.querySelectorAll("table.sortable").forEach(enterAtFirst);
     say(`Showing ${filter.selectedOptions[0].textContent.trim()}.`);
   });
 
@@ -121,8 +122,13 @@
 
   // --- Arrow keys in a table of numbers: one of them takes part in the order of Tab ----------------------------------
 
+  function enterAtFirst(table) {
+    const links = [...table.querySelectorAll("[data-origin]")], first = links.find((link) => !link.closest("tr").hidden);
+    for (const link of links) link.tabIndex = link === first ? 0 : -1;
+  }
+
   for (const table of document.querySelectorAll("table.sortable")) {
-    table.querySelectorAll("[data-origin]").forEach((link, index) => { link.tabIndex = index === 0 ? 0 : -1; });
+    enterAtFirst(table);
     table.addEventListener("keydown", (event) => {
       const link = event.target.closest("[data-origin]");
       const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
@@ -136,14 +142,14 @@
     });
   }
 
-  // The nearest number in one direction, over cells without one.
+  // The nearest number in one direction, over cells without one and rows that are not shown.
   function neighbour(cell, [down, right]) {
     for (let row = cell.parentElement, column = cell.cellIndex; ;) {
       row = down > 0 ? row.nextElementSibling : down < 0 ? row.previousElementSibling : row;
       column += right;
       if (!row || !row.cells[column]) return null;
       const link = row.cells[column].querySelector("[data-origin]");
-      if (link) return link;
+      if (link && !row.hidden) return link;
     }
   }
 
