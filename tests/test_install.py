@@ -1,6 +1,7 @@
 """Installing where nothing can be compiled."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -34,6 +35,13 @@ def _run(folder: Path, made: Path, **environment: str) -> tuple[dict, str]:
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     return torch.load(made, weights_only=True), process.stderr
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler is installed")
+def test_with_a_compiler_there_are_compiled_kernels() -> None:
+    from skimrnn.kernels import cpu
+
+    assert "plain" in cpu.SUPPORTED_ISAS
 
 
 @pytest.mark.slow

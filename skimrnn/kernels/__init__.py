@@ -69,7 +69,7 @@ def _choose() -> str:
     if _missing and not _FORCED:
         warnings.warn(
             "skimrnn was installed without its compiled kernels: its layers run on the slow path "
-            "(install again where a C++ compiler is found)",
+            "(install again where a C++ compiler is found: pip install -v says what it lacked)",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -86,6 +86,8 @@ def kernel_on(device: torch.device) -> str:
     """The kernel of layers in float32 on a device: `triton`, `cpu` or `reference`."""
     if device.type == "cuda":
         return "triton" if _gpu else "reference"
+    if KERNEL == "triton" and not (_gpu and _gpu.INTERPRETED):
+        return "reference"
     return KERNEL
 
 

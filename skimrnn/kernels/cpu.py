@@ -91,6 +91,8 @@ class Frozen:
     """
 
     def __init__(self, cell: str, weights: Sequence[Tensor], vectors: Tensor | None = None) -> None:
+        if vectors is not None and not (vectors.shape[1:] == weights[0].shape[1:] and covers(vectors)):
+            raise ValueError(f"vectors must be {_wanted('V', weights[0].shape[1])}, not {_found(vectors)}")
         self._weights = [weight.detach().clone() for weight in weights]
         self._layer = _pack(cell, self._weights)
         self._table = None
@@ -136,7 +138,8 @@ def _run(
         return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold, reverse)
     if wants_gradient and not recorded:
         _packs.pop(weights[1], None)
-    assert noise is None or (noise.shape == (*inputs.shape[:2], 2) and covers(noise)), (noise.shape, noise.dtype)
+    if noise is not None and not (noise.shape == (*inputs.shape[:2], 2) and covers(noise)):
+        raise ValueError(f"noise must be {_wanted(*inputs.shape[:2], 2)}, not {_found(noise)}")
     difference = None if noise is None else noise[..., 0] - noise[..., 1]  # (T, B)
     memory = state[1] if cell == "lstm" else None
     run = _forward if wants_gradient or noise is not None else _infer_op
@@ -149,15 +152,26 @@ def _run(
 def _check_shapes(inputs: Tensor, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
     """What C++ gets by address must be what it believes it to be. The numbers in `lengths` are checked there."""
     _, batch, width = inputs.shape
-    assert width == weights[0].shape[1] and covers(inputs), (inputs.shape, inputs.dtype, weights[0].shape)
+    if width != weights[0].shape[1] or not covers(inputs):
+        raise ValueError(f"inputs must be {_wanted('T', 'B', weights[0].shape[1])}, not {_found(inputs)}")
     _check_sequences(batch, lengths, state, weights)
 
 
 def _check_sequences(batch: int, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
     wanted = (batch, weights[1].shape[1])
     for s in state:
-        assert s.shape == wanted and s.dtype == torch.float32 and s.is_cpu, (s.shape, s.dtype, s.device)
-    assert lengths.shape == (batch,) and lengths.dtype == torch.int64 and lengths.is_cpu, lengths
+        if s.shape != wanted or not covers(s):
+            raise ValueError(f"a state must be {_wanted(*wanted)}, not {_found(s)}")
+    if lengths.shape != (batch,) or lengths.dtype != torch.int64 or not lengths.is_cpu:
+        raise ValueError(f"lengths must be {batch} numbers in int64 on the CPU, not {_found(lengths)}")
+
+
+def _wanted(*shape: int | str) -> str:
+    return f"({', '.join(map(str, shape))}) in float32 on the CPU"
+
+
+def _found(tensor: Tensor) -> str:
+    return f"({', '.join(map(str, tensor.shape))}) in {str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -171,6 +185,7 @@ class _Packed(NamedTuple):
     layer: _cpu.Layer
     weights: list[Any]  # weak references
     state: tuple[Any, ...]  # of the weights when they were packed
+    fingerprint: int
 
 
 _packs: Any = WeakIdKeyDictionary()  # by the big cell's hidden weights
@@ -186,13 +201,21 @@ def _packed(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
         versions = [weight._version for weight in weights]
     except RuntimeError:  # Inference tensors have no version counter.
         return _pack(cell, weights)
-    addresses = [weight.data_ptr() for weight in weights]
-    state = (isa(), versions, addresses, _cpu.fingerprint(addresses, [weight.numel() for weight in weights]))
+    addresses, sizes = [weight.data_ptr() for weight in weights], [weight.numel() for weight in weights]
+    state = (isa(), versions, addresses, sizes)
     known: _Packed | None = _packs.get(weights[1])
-    if known and known.state == state and all(map(operator.is_, (old() for old in known.weights), weights)):
+    # Only what was packed before, and so was found to be there, is looked at by its address.
+    if (
+        known
+        and known.state == state
+        and all(map(operator.is_, (old() for old in known.weights), weights))
+        and known.fingerprint == _cpu.fingerprint(addresses, sizes)
+    ):
         return known.layer
     layer = _pack(cell, weights)
-    _packs[weights[1]] = _Packed(layer, [ref(weight) for weight in weights], state)
+    if all(weight.is_contiguous() for weight in weights):
+        fingerprint = _cpu.fingerprint(addresses, sizes)
+        _packs[weights[1]] = _Packed(layer, [ref(weight) for weight in weights], state, fingerprint)
     return layer
 
 
@@ -202,13 +225,12 @@ def _pack(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
     hidden_size, input_size = arrays[1].shape[1], arrays[0].shape[1]
     gates = _GATES[cell]
     small_size = len(arrays[4]) // gates if len(arrays) > 4 else 0
-    for array, rows in zip(arrays[::4], (gates * hidden_size, gates * small_size, 2), strict=False):
-        assert len(array) == rows, array.shape
-    for first in range(0, len(arrays), 4):
-        rows = len(arrays[first])
-        shapes = [(rows, input_size), (rows, hidden_size), (rows,), (rows,)]
-        assert [array.shape for array in arrays[first : first + 4]] == shapes, [array.shape for array in arrays]
-    assert covers(*arrays), "float32 tensors on the CPU are wanted"
+    shapes: list[tuple[int, ...]] = []
+    for rows in (gates * hidden_size, gates * small_size, 2)[: len(arrays) // 4]:
+        shapes += [(rows, input_size), (rows, hidden_size), (rows,), (rows,)]
+    for array, shape in zip(arrays, shapes, strict=True):
+        if array.shape != shape or not covers(array):
+            raise ValueError(f"a weight must be {_wanted(*shape)}, not {_found(array)}")
     return _cpu.layer(
         isa(), cell == "gru", input_size, hidden_size, small_size, len(arrays) > 4, [_address(a) for a in arrays]
     )

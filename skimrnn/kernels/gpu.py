@@ -482,6 +482,12 @@ def _sizes(size: int, small_size: int, row: int, units: int) -> dict[str, int]:
     }
 
 
+def _matmul(left: Tensor, right: Tensor) -> Tensor:
+    """A product in float32, under autocast, too."""
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right
+
+
 @torch.library.custom_op("skimrnn::gpu_forward", mutates_args=())
 def _forward(
     inputs: Tensor,
@@ -500,34 +506,35 @@ def _forward(
     """
     (steps, batch, width), rows = inputs.shape[-3:], _pack(weights)
     input_rows, hidden_rows, bias = rows[..., :width], rows[..., width:-1].contiguous(), rows[..., -1]
-    projected = inputs.flatten(-3, -2) @ input_rows.mT + bias[..., None, :]
+    projected = _matmul(inputs.flatten(-3, -2), input_rows.mT) + bias[..., None, :]
     results = _results(inputs, hidden, weights, keeps)
     outputs, last_hidden, last_cell, log_p, read, tape, cells = results
     if batch == 0:
         return (*results, rows, hidden_rows)  # type: ignore[return-value]
-    _forward_kernel[(batch, math.prod(inputs.shape[:-3]))](
-        projected,
-        lengths,
-        hidden,
-        cell,
-        hidden_rows.mT.contiguous(),
-        noise if noise is not None else projected,
-        temperature,
-        outputs,
-        last_hidden,
-        last_cell,
-        log_p,
-        read,
-        tape,
-        cells,
-        steps,
-        batch,
-        limit,
-        SKIMS=len(weights) > 4,
-        RELAXED=noise is not None,
-        KEEPS=keeps,
-        **_sizes(hidden.shape[-1], _small_size(weights), rows.shape[-2], rows.shape[-2] // 4),
-    )
+    with torch.cuda.device_of(inputs):  # Triton launches on the current one.
+        _forward_kernel[(batch, math.prod(inputs.shape[:-3]))](
+            projected,
+            lengths,
+            hidden,
+            cell,
+            hidden_rows.mT.contiguous(),
+            noise if noise is not None else projected,
+            temperature,
+            outputs,
+            last_hidden,
+            last_cell,
+            log_p,
+            read,
+            tape,
+            cells,
+            steps,
+            batch,
+            limit,
+            SKIMS=len(weights) > 4,
+            RELAXED=noise is not None,
+            KEEPS=keeps,
+            **_sizes(hidden.shape[-1], _small_size(weights), rows.shape[-2], rows.shape[-2] // 4),
+        )
     return (*results, rows, hidden_rows)  # type: ignore[return-value]
 
 
@@ -595,29 +602,30 @@ def _backward(
     steps, batch, row = tape.shape[-3:]
     if batch == 0:
         return d_projected, d_first_hidden, d_first_cell
-    _backward_kernel[(batch, math.prod(tape.shape[:-3]))](
-        lengths,
-        hidden,
-        cell,
-        hidden_rows,
-        temperature,
-        outputs,
-        log_p,
-        tape,
-        cells,
-        d_outputs.contiguous(),
-        d_hidden.contiguous(),
-        d_cell.contiguous(),
-        d_log_p.contiguous(),
-        d_projected,
-        d_first_hidden,
-        d_first_cell,
-        steps,
-        batch,
-        SKIMS=skims,
-        RELAXED=relaxed,
-        **_sizes(hidden.shape[-1], small_size, row, hidden.shape[-1]),
-    )
+    with torch.cuda.device_of(hidden):
+        _backward_kernel[(batch, math.prod(tape.shape[:-3]))](
+            lengths,
+            hidden,
+            cell,
+            hidden_rows,
+            temperature,
+            outputs,
+            log_p,
+            tape,
+            cells,
+            d_outputs.contiguous(),
+            d_hidden.contiguous(),
+            d_cell.contiguous(),
+            d_log_p.contiguous(),
+            d_projected,
+            d_first_hidden,
+            d_first_cell,
+            steps,
+            batch,
+            SKIMS=skims,
+            RELAXED=relaxed,
+            **_sizes(hidden.shape[-1], small_size, row, hidden.shape[-1]),
+        )
     return d_projected, d_first_hidden, d_first_cell
 
 
@@ -669,11 +677,11 @@ def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         *gradients[:4],
     )
     by_token, width = d_projected.flatten(-3, -2), inputs.shape[-1]  # (N, T B, R)
-    d_inputs = (by_token @ rows[..., :width]).view_as(inputs) if ctx.needs_input_grad[0] else None
+    d_inputs = _matmul(by_token, rows[..., :width]).view_as(inputs) if ctx.needs_input_grad[0] else None
     before = torch.cat([hidden.unsqueeze(-3), outputs[..., :-1, :, :]], dim=-3)  # h_{t-1}: (N, T, B, D)
     ones = inputs.new_ones(1).expand(*inputs.shape[:-1], 1)
     factors = torch.cat([inputs, before, ones], dim=-1).flatten(-3, -2)  # (N, T B, E + D + 1)
-    d_weights = _unpack(by_token.mT @ factors, width, hidden.shape[-1], ctx.small_size, ctx.skims)
+    d_weights = _unpack(_matmul(by_token.mT, factors), width, hidden.shape[-1], ctx.small_size, ctx.skims)
     return d_inputs, None, d_hidden, d_cell, d_weights, None, None, None, None
 
 

@@ -292,7 +292,13 @@ class SkimmingLayer(nn.Module):
 
     def _checked_input(self, input: Tensor, state: State | None) -> tuple[Tensor, State | None]:
         """The input and the state; under autocast in the type of the weights, which the kernels compute in."""
-        dtype = self._weight("weight_ih_l0").dtype
+        weight = self._weight("weight_ih_l0")
+        dtype = weight.dtype
+        if input.device != weight.device:
+            raise RuntimeError(
+                "Input and parameter tensors are not at the same device, "
+                f"found input tensor at {input.device} and parameter tensor at {weight.device}"
+            )
         if torch.is_autocast_enabled(input.device.type):
             input, state = input.to(dtype), None if state is None else tuple(s.to(dtype) for s in state)
         if input.dtype != dtype:
@@ -318,6 +324,11 @@ class SkimmingLayer(nn.Module):
                 raise RuntimeError(f"Expected hidden{which} size {expected}, got {list(s.shape)}")
             if s.dtype != padded.dtype:
                 raise ValueError(f"RNN state dtype ({s.dtype}) does not match input dtype ({padded.dtype})")
+            if s.device != padded.device:
+                raise RuntimeError(
+                    "Input and hidden tensors are not at the same device, "
+                    f"found input tensor at {padded.device} and hidden tensor at {s.device}"
+                )
         return state
 
 

@@ -188,6 +188,23 @@ def test_under_autocast_it_takes_what_torchs_layer_takes(skimming, plain, seed):
         layer(inputs.bfloat16())
 
 
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+@torch.no_grad()
+def test_another_devices_weights_or_state_are_refused_in_torchs_words(skimming, plain):
+    inputs = torch.randn(T, B, E)
+    for layer in (plain, skimming):
+        elsewhere = layer(E, D, device="meta") if layer is plain else layer(E, D, S, device="meta").eval()
+        with pytest.raises(
+            RuntimeError, match="not at the same device, found input tensor at cpu and parameter tensor"
+        ):
+            elsewhere(inputs)
+    layer = skimming(E, D, S).eval()
+    state = state_for(layer)
+    state = tuple(s.to("meta") for s in state) if isinstance(state, tuple) else state.to("meta")
+    with pytest.raises(RuntimeError, match="not at the same device, found input tensor at cpu and hidden tensor"):
+        layer(inputs, state)
+
+
 @pytest.mark.parametrize("skimming, _", PAIRS)
 def test_second_derivatives_are_refused_where_there_are_none(skimming, _, seed):
     if kernels.KERNEL != "cpu":

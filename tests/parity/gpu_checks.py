@@ -55,6 +55,20 @@ def test_training(
     assert_gradients_agree(given, wanted)
 
 
+def test_autocast_changes_nothing(seed: int) -> None:
+    case = on_device(make_case("lstm", SIZES[0]), True)
+
+    def results() -> list[torch.Tensor]:
+        run = values(case.run(gpu, noise=case.noise, temperature=0.6))
+        return [*run, *torch.autograd.grad(sum(value.sum() for value in run), case.leaves())]
+
+    plain = results()
+    with torch.autocast(DEVICE, torch.bfloat16):
+        assert (case.inputs[0] @ case.weights[0].T).dtype == torch.bfloat16
+        for given, wanted in zip(results(), plain, strict=True):
+            assert torch.equal(given, wanted)
+
+
 def test_hard_decisions_backwards_without_a_gradient(seed: int) -> None:
     """Nothing is kept for a way back then."""
     case = make_case("lstm", SIZES[0])

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -323,8 +324,45 @@ def test_the_interpreter_is_free_meanwhile(threads):
     assert sum(started < b < ended for b in beats) > 3
 
 
+def test_weights_that_share_memory_are_packed_anew(seed):
+    """Of an expanded tensor there is less in memory than it has numbers."""
+    case = make_case("lstm", SIZES[0]).to(torch.float32)
+    wide = replace(case, weights=[*case.weights[:2], torch.ones(1).expand_as(case.weights[2]), *case.weights[3:]])
+    dense = replace(case, weights=[weight.contiguous() for weight in wide.weights])
+    for actual, expected in zip(values(wide.run(cpu)), values(dense.run(cpu)), strict=True):
+        assert torch.equal(actual, expected)
+    wide.run(cpu)
+    known = cpu._packs.get(case.weights[1])
+    assert known is None or known.weights[2]() is not wide.weights[2]
+
+
+@pytest.mark.parametrize("place", range(12))
+@pytest.mark.parametrize("change", [lambda w: w[:-1], lambda w: w.double(), lambda w: w.to("meta")])
+def test_weights_that_do_not_fit_are_refused(change, place, seed):
+    case = make_case("lstm", SIZES[0]).to(torch.float32)
+    weights = [*case.weights]
+    weights[place] = change(weights[place])
+    with pytest.raises(ValueError, match=r"must be \("):
+        replace(case, weights=weights).run(cpu)
+
+
+def test_vectors_that_do_not_fit_are_refused(seed):
+    case = make_case("lstm", SIZES[0]).to(torch.float32)
+    width = case.inputs.shape[2]
+    for vectors in (torch.randn(7, width + 1), torch.randn(7, width).double(), torch.randn(7)):
+        with pytest.raises(ValueError, match="vectors must be"):
+            cpu.Frozen("lstm", case.weights, vectors)
+
+
 def test_bad_calls(seed, monkeypatch):
     case = make_case("lstm", SIZES[0]).to(torch.float32)
+    for shape in ((2, 1), (3,)):
+        with pytest.raises(ValueError, match="must be"):
+            replace(case, lengths=torch.ones(shape, dtype=torch.int64)).run(cpu)
+    with pytest.raises(ValueError, match="inputs must be"):
+        replace(case, inputs=case.inputs[..., 1:]).run(cpu)
+    with pytest.raises(ValueError, match="a state must be"):
+        replace(case, state=tuple(s[..., 1:] for s in case.state)).run(cpu)
     case.lengths[1] = 0
     with pytest.raises(RuntimeError, match="Length of all samples has to be greater than 0"):
         case.run(cpu)

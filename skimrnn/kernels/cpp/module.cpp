@@ -82,12 +82,24 @@ struct InstructionSet {
   Peaks (*peaks)();
 };
 
+#if defined(SKIMRNN_X86)
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+         __builtin_cpu_supports("bmi2");
+}
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 // Best first.
 std::vector<InstructionSet> instruction_sets() {
   return {
 #if defined(SKIMRNN_X86)
-      {"avx512", bool(__builtin_cpu_supports("x86-64-v4")), make_layer_avx512, peaks_avx512},
-      {"avx2", bool(__builtin_cpu_supports("x86-64-v3")), make_layer_avx2, peaks_avx2},
+      {"avx512", has_avx512(), make_layer_avx512, peaks_avx512},
+      {"avx2", has_avx2(), make_layer_avx2, peaks_avx2},
 #endif
       {"plain", true, make_layer_plain, peaks_plain},
   };
