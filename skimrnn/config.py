@@ -72,16 +72,16 @@ class VectorsConfig(_Closed):
 
     def settings(self) -> dict[str, str | int]:
         """What decides these vectors besides the texts and the dimension, for the record; no folder of this machine."""
-        if self.source == "glove":
-            return {"release": "glove.6B"}
         settings: dict[str, str | int] = {}
+        if self.source == "glove":
+            settings |= {"release": "glove.6B"}
         if "file" in self.source:
             settings |= {"file": self.file.name}
         if self.file_dimension is not None:
             settings |= {"file_dimension": self.file_dimension}
         if "corpus" in self.source:
-            settings |= {"window": self.window, "epochs": self.epochs, "min_count": self.min_count, "seed": self.seed}
-        return settings
+            settings |= {"window": self.window, "epochs": self.epochs, "min_count": self.min_count}
+        return settings | {"seed": self.seed}  # Of words without a vector, too.
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -266,6 +266,8 @@ class Config(_Closed):
             if unknown := [model for model in dataset.models or () if model not in answering]:
                 place = f"datasets.{name}.models"
                 raise ValueError(f"{place}: {', '.join(unknown)}: choose among {', '.join(answering) or 'none'}")
+            if dataset.context_limit is not None and DATASETS[name].task != "question_answering":
+                raise ValueError(f"datasets.{name}.context_limit is for question answering: remove it")
         met = {dataset: self.models_of(dataset) for dataset in self.datasets}
         if lone := [dataset for dataset, models in met.items() if not models]:
             raise ValueError(f"no model for the dataset {', '.join(lone)}: add one, or remove the dataset")
@@ -393,10 +395,11 @@ def _keys_given_twice(node: Any) -> Iterator[str]:
         keys: set[str] = set()
         for part in node.value:
             key, value = part if isinstance(part, tuple) else (None, part)
-            if key is not None and key.value in keys:
-                yield str(key.value)
-            if key is not None and isinstance(key.value, str):
-                keys.add(key.value)
+            name = key.value if key is not None else None
+            if isinstance(name, str):  # Any other is no key, which the loader says.
+                if name in keys:
+                    yield name
+                keys.add(name)
             yield from _keys_given_twice(value)
 
 

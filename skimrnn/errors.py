@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 
@@ -43,6 +44,8 @@ def machine_failure(error: BaseException) -> str | None:
         return f"out of memory on the GPU ({reason}): free some of it or lower batch_size; {_GO_ON}"
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"out of memory: free some, raise the limit or lower batch_size; {_GO_ON}"
+    if isinstance(error, BrokenExecutor):
+        return f"a training process was killed, as where memory runs out: free some or lower --jobs; {_GO_ON}"
     if isinstance(error, RuntimeError) and "CUDA error" in text:
         return f"the GPU failed ({reason}): check it with nvidia-smi; {_GO_ON}"
     return None

@@ -92,6 +92,7 @@ def environment(device: "torch.device | None" = None) -> Environment:
     )
 
 
+@cache  # What is committed while a process runs is not the code that it runs.
 def _git_state() -> tuple[str | None, bool | None]:
     """The commit of the checkout that the package lies in, and whether tracked files differ from it.
 

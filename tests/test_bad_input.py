@@ -138,6 +138,8 @@ def test_a_damaged_file(command: list[str], file: str, damage: Damage, message: 
         ("scale: !!float abc", "not valid YAML"),
         (f"seeds: [{'9' * 5_000}]", "not valid YAML"),
         (f"seeds: {'[' * 5_000}", "not valid YAML"),
+        ("scale: {{scale}}", "not valid YAML (line 1)"),
+        ("[scale]: paper", "not valid YAML (line 1)"),
         ("scale: one\nscale: two", "the key 'scale' is given twice"),
         ("models:\n  lstm: {hidden_size: 1, hidden_size: 2}", "the key 'hidden_size' is given twice"),
     ],

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from skimrnn.config import Config, read_config
+from skimrnn.config import Config, VectorsConfig, read_config
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
 from skimrnn.files import read_json
@@ -95,6 +95,7 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
         ("datasets/sst/models", ["bidaf"], r"datasets\.sst\.models: bidaf: choose among lstm, skim-10-0\.01"),
         ("datasets/squad/models", ["lstm_att"], "no dataset for the model bidaf, bidaf-30, "),
         ("datasets/squad/context_limit", 0, r"datasets\.squad\.context_limit: Input should be greater than 0"),
+        ("datasets/sst/context_limit", 9, r"datasets\.sst\.context_limit is for question answering: remove it"),
         ("models/sk_lstm_att-20-0.1/small_size", 101, "small_size 101 is larger than hidden_size 100"),
         ("models/sk_lstm_att-20-0.1/init_from/model", "lstm", "init_from: 'lstm' is not this model's standard"),
         ("models/sk_lstm_att-20-0.1/hidden_size", 200, "init_from: 'lstm_att' is not this model's standard"),
@@ -170,6 +171,13 @@ def test_a_dataset_may_have_a_recipe_and_seeds_of_its_own(tmp_path: Path) -> Non
     assert config.run("ag_news", "lstm", 0).training.max_steps == 7
     assert config.run("sst", "lstm", 2).training == config.training
     assert (config.seeds_of("sst"), config.seeds_of("ag_news")) == ([2, 3], [0])
+
+
+@pytest.mark.parametrize("source", ["glove", "file", "corpus", "file+corpus", "random"])
+def test_a_record_says_the_seed_of_its_word_vectors(source: str) -> None:
+    of_file = {"path": "folder/v.txt", "file_dimension": 50 if "+" in source else None} if "file" in source else {}
+    settings = VectorsConfig.model_validate({"source": source, "seed": 7} | of_file).settings()
+    assert settings["seed"] == 7 and "folder" not in str(settings)
 
 
 def test_unknown_models_list_the_known_ones() -> None:

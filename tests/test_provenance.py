@@ -1,4 +1,5 @@
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(package.parent, "add", ".")
     git(package.parent, "commit", "--quiet", "-m", "All")
     monkeypatch.setattr(provenance, "PACKAGE", package)
+    monkeypatch.setattr(provenance, "_git_state", provenance._git_state.__wrapped__)
     return package
 
 
@@ -34,6 +36,15 @@ def test_a_change_of_the_code_is_seen_and_one_elsewhere_is_not(package: Path):
     assert provenance._git_state()[1] is False
     (package / "module.py").write_text("new")
     assert provenance._git_state()[1] is True
+
+
+def test_the_commit_is_that_of_the_start(package: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(provenance, "_git_state", cache(provenance._git_state))
+    head = git(package, "rev-parse", "HEAD")
+    assert provenance.environment().git_commit == head
+    (package / "module.py").write_text("new")
+    git(package, "commit", "--quiet", "--all", "-m", "Another")
+    assert provenance.environment().git_commit == head
 
 
 def test_another_repository_around_the_package_is_not_ours(package: Path, monkeypatch: pytest.MonkeyPatch):

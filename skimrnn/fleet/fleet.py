@@ -74,7 +74,10 @@ class Outcome:
 def missing_runs(
     config: Config, places: Places, datasets: Iterable[str], models: Iterable[str], seeds: Iterable[int]
 ) -> list[RunConfig]:
-    """The runs of a config (of some datasets, models and seeds; all where none is named) that have no record yet."""
+    """The runs of a config (of some datasets, models and seeds; all where none is named) that have no record yet.
+
+    Of datasets that the config's source lacks there are none, unless they are named.
+    """
     datasets, models, seeds = list(datasets), list(models), list(seeds)
     if unknown := [name for name in datasets if name not in config.datasets]:
         raise UserError(
@@ -84,7 +87,7 @@ def missing_runs(
         raise UserError(f"unknown model {', '.join(unknown)}: the {config.scale} config has {', '.join(config.models)}")
     runs = [
         config.run(dataset, model, seed)
-        for dataset in datasets or config.datasets
+        for dataset in datasets or config.available
         for model in config.models_of(dataset)
         for seed in config.seeds_of(dataset)
         if (not models or model in models) and (not seeds or seed in seeds)
@@ -131,13 +134,13 @@ def _jobs(config: Config, runs: Sequence[RunConfig], places: Places) -> tuple[li
     first_steps: dict[Path, Job] = {}
     later = []
     for run in runs:
-        init = getattr(run.model, "init_from", None)
-        start = None
-        if init is not None:
-            source = config.run(run.dataset, init.model, run.seed)
-            start = places.folder(source) / f"step-{init.step}.safetensors"
-            if not _are_of(start, source, places):
-                first_steps[start] = Job(source, until=init.step)
+        first, start = config.first_steps(run.dataset, run.model_name), None
+        if first is not None:
+            source = config.run(run.dataset, first.model, run.seed)
+            steps = places.folder(source) / f"step-{first.step}.safetensors"
+            if not _are_of(steps, source, places):
+                first_steps[steps] = Job(source, until=first.step)
+            start = None if source == run else steps
         later.append(Job(run, start))
     return list(first_steps.values()), later
 
@@ -186,7 +189,10 @@ def _train_pack(pack: Sequence[Job], places: Places, device: torch.device, deadl
         if isinstance(ended, UserError):
             failures.append(ended)
         elif ended:
-            _write_results(member.run, prepared, places, device)
+            try:
+                _write_results(member.run, prepared, places, device)
+            except UserError as error:
+                failures.append(error)
     return failures
 
 
@@ -200,32 +206,41 @@ def _work_off(
 ) -> list[UserError]:
     """Do first steps and then the others one after another or, in worker processes, each when its own first steps end.
 
-    Gives the errors of those that fail.
+    Where first steps fail, what starts from them is left. Gives the errors of those that fail.
     """
     failures = []
+    waiting = _waiting_for(first_steps, jobs, places)
     if workers == 1 or len(first_steps) + len(jobs) < 2:
+        left: list[Job] = []
         for job in (*first_steps, *jobs):
+            if job in left:
+                continue
             try:
                 _do(job, places, device, deadline)
             except UserError as error:
                 failures.append(error)
+                left += [other for other in waiting.get(job, []) if other.start]
     else:
-        waiting = _waiting_for(first_steps, jobs, places)
         ready = [job for job in jobs if not any(job in others for others in waiting.values())]
         # Threads of this process's libraries do not survive a fork, and a GPU cannot be used in a forked process.
         context = multiprocessing.get_context("spawn")
         most = min(workers, len(first_steps) + len(jobs))
         with ProcessPoolExecutor(most, mp_context=context, initializer=take_memory_in_large_blocks) as pool:
             running = {pool.submit(_do, job, places, device, deadline): job for job in (*first_steps, *ready)}
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    ended = running.pop(future)
-                    try:
-                        future.result()
-                    except UserError as error:
-                        failures.append(error)
-                    for job in waiting.get(ended, []):
-                        running[pool.submit(_do, job, places, device, deadline)] = job
+            try:
+                while running:
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        followers = waiting.get(running.pop(future), [])
+                        try:
+                            future.result()
+                        except UserError as error:
+                            failures.append(error)
+                            followers = [job for job in followers if job.start is None]
+                        for job in followers:
+                            running[pool.submit(_do, job, places, device, deadline)] = job
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return failures
 
 

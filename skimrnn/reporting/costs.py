@@ -11,7 +11,7 @@ from skimrnn.config import Config, RunConfig
 from skimrnn.counts import count_of
 from skimrnn.data.statistics import DatasetStatistics
 from skimrnn.files import read_json
-from skimrnn.reporting.records import Run, read_task_results
+from skimrnn.reporting.records import Run, read_task_results, training_kernel
 from skimrnn.training.record import read_timing
 
 _VALIDATION_WEIGHT = 1 / 3
@@ -117,12 +117,13 @@ def read_measured(config: Config, folder: Path) -> list[Measured]:
 def _measured(run: Run[Any]) -> Measured:
     record = run.record
     environment, splits = record.training.environment, record.data.splits
-    gpu = environment.gpu is not None and record.kernel != "cpu"
+    kernel = training_kernel(record)
+    gpu = environment.gpu is not None and kernel != "cpu"
     return Measured(
         run=record.config,
         hardware=environment.gpu if gpu else environment.cpu,
         gpu=gpu,
-        kernel=record.kernel,
+        kernel=kernel,
         steps=record.training.steps,
         finished=record.training.stopped != "unfinished",
         seconds=read_timing(run.path).wall_seconds,

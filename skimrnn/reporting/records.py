@@ -109,6 +109,11 @@ class Results(Generic[AnyRecord]):
         return [seed for seed in self.config.seeds_of(dataset) if seed not in run_seeds]
 
 
+def training_kernel(record: Record | ReadingRecord) -> str:
+    """The kernel that a run was trained with; where its record does not say, that it was scored with."""
+    return (record.training.environment.kernel or record.kernel).partition(" ")[0]
+
+
 def read_task_results(config: Config, task: Task, folder: Path) -> Results[Any]:
     """Read the records of one task."""
     read: dict[Task, Callable[[Config, Path], Results[Any]]] = {

@@ -9,7 +9,7 @@ from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.provenance import Environment
 from skimrnn.published import published_value
-from skimrnn.reporting.records import Measured, Results, Run
+from skimrnn.reporting.records import Measured, Results, Run, training_kernel
 from skimrnn.reporting.systems import CITED, in_paper, paper_value, system_titles
 from skimrnn.training.record import DataRecord, QuestionDataRecord, Record
 
@@ -182,7 +182,7 @@ def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
         f"{100 * data.splits[scored_split].vector_coverage:.1f} % of {scored_split} tokens covered",
         f"Seeds: {', '.join(map(str, sorted({run.record.config.seed for run in runs})))}",
         f"Records: {len(runs)} of {results.config.planned(dataset)}",
-        f"Kernel: {', '.join(sorted({run.record.kernel for run in runs}))}",
+        f"Kernel: {', '.join(sorted({training_kernel(run.record) for run in runs}))}",
         f"Commits: {', '.join(sorted({commit_text(run) for run in runs}))}",
     ]
     return ". ".join(parts) + "." + note

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skimrnn.config import RunConfig
+from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
-from skimrnn.files import read_tensors, write_tensors
+from skimrnn.files import digest_of, read_tensors, write_tensors
 from skimrnn.training.optimizer import Adam
 
 
@@ -21,13 +23,22 @@ class Progress:
     best_step: int
     history: list[dict[str, Any]]
     seconds: float
+    peak_memory_mib: int
+    environment: dict[str, Any]
+    """Of the process that took the last step."""
     loss_sum: float = 0.0
     """Of the steps since the last validation."""
+
+
+def run_digest(run: RunConfig, prepared: Prepared) -> str:
+    """What weights say of the run that they are of: a digest of its config and its data."""
+    return digest_of([run.model_dump(mode="json"), prepared.manifest["digest"]])
 
 
 def save_checkpoint(
     path: Path,
     identity: str,
+    run: str,
     model: nn.Module,
     average: nn.Module | None,
     optimizer: Adam,
@@ -36,7 +47,7 @@ def save_checkpoint(
 ) -> None:
     """Write weights and their average, best weights, Adam's moments, the random state and the progress, atomically.
 
-    `identity` is a digest of all that decides the run (config, data, code).
+    `identity` is a digest of all that decides the run (config, data, code), `run` that of `run_digest`.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if average is not None:
@@ -46,7 +57,7 @@ def save_checkpoint(
     tensors["random"] = torch.get_rng_state()
     if _on_gpu(model):
         tensors["random_gpu"] = torch.cuda.get_rng_state()
-    write_tensors(path, tensors, {"identity": identity, "progress": json.dumps(vars(progress))})
+    write_tensors(path, tensors, {"identity": identity, "run": run, "progress": json.dumps(vars(progress))})
 
 
 def load_checkpoint(

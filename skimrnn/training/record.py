@@ -27,6 +27,7 @@ from skimrnn.kernels import kernel_on
 from skimrnn.measures.flops import FlopReduction, Operations, flop_reduction, reader_operations
 from skimrnn.models import BiDAF, Classifier, ClozeReader, Reader
 from skimrnn.provenance import Environment
+from skimrnn.training.checkpoint import run_digest
 from skimrnn.training.classification import build_classifier
 from skimrnn.training.evaluate import Scores, evaluate
 from skimrnn.training.reading import ReadingScores, answer_questions, build_reader
@@ -174,7 +175,10 @@ class ReadingRecord(_Closed):
 
 
 class Timing(_Closed):
-    """What a run cost, resumed parts included; of a run in a pack the time is the whole pack's, while it was in it."""
+    """What a run cost, resumed parts included; of a run in a pack the time is the whole pack's, while it was in it.
+
+    The memory is the most that the process ever had: where it trained several runs, those before may have needed it.
+    """
 
     wall_seconds: float
     peak_memory_mib: int
@@ -212,7 +216,7 @@ def load_classifier(run: RunConfig, prepared: Prepared, folder: Path) -> Classif
     assert isinstance(run.model, LSTMConfig | SkimLSTMConfig)
     classes = prepared.manifest["classes"]
     model = build_classifier(run.model, torch.zeros_like(prepared.vectors()), len(classes), cloze=prepared.cloze)
-    _load(model, read_tensors(folder / "weights.safetensors")[0], folder)
+    _load(model, _weights_of(run, prepared, weights_file(folder)), folder)
     return model
 
 
@@ -224,7 +228,7 @@ def load_reader(run: RunConfig, prepared: Prepared, folder: Path, *, unfinished:
         state = "is finished: leave --unfinished out" if unfinished else "is not finished: train on, or --unfinished"
         raise UserError(f"{folder}: the run {state}")
     model = build_reader(run.model, torch.zeros_like(prepared.vectors()), prepared.spellings())
-    weights, _ = read_tensors(weights_file(folder, unfinished=unfinished))
+    weights = _weights_of(run, prepared, weights_file(folder, unfinished=unfinished))
     if unfinished:
         weights = {name.removeprefix("best."): tensor for name, tensor in weights.items() if name.startswith("best.")}
     _load(model, weights, folder)
@@ -234,6 +238,14 @@ def load_reader(run: RunConfig, prepared: Prepared, folder: Path, *, unfinished:
 def weights_file(folder: Path, *, unfinished: bool = False) -> Path:
     """Where a run keeps its best weights."""
     return folder / ("checkpoint.safetensors" if unfinished else "weights.safetensors")
+
+
+def _weights_of(run: RunConfig, prepared: Prepared, path: Path) -> dict[str, Tensor]:
+    """The tensors at `path`; a `UserError` where they are not of this config and data."""
+    weights, metadata = read_tensors(path)
+    if metadata.get("run") != run_digest(run, prepared):
+        raise UserError(f"{path}: of another config or other data: train the run again, or give what it was made with")
+    return weights
 
 
 def _load(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:

@@ -20,7 +20,7 @@ from skimrnn.errors import UserError
 from skimrnn.files import digest_of, read_tensors, sha256_of_file, write_json, write_tensors
 from skimrnn.layers.skimming import SkimmingLayer
 from skimrnn.provenance import TRAINING_CODE, code_digest, environment
-from skimrnn.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from skimrnn.training.checkpoint import Progress, load_checkpoint, run_digest, save_checkpoint
 from skimrnn.training.classification import classification_task
 from skimrnn.training.optimizer import Adam
 from skimrnn.training.progress import Reporter
@@ -81,7 +81,8 @@ def train(
     Where the task asks for an average of the weights, that is what is validated and written.
 
     `start` holds weights of another model, which those of the same name start from. With `until` the run goes no
-    further than that step and writes `step-<until>.safetensors`, its weights there; started again without, it goes on.
+    further than that step and writes `step-<until>.safetensors`, its weights there (and a copy that it makes them from
+    where it has gone on since); started again without, it goes on.
     At `deadline` (of `time.monotonic`) it saves a checkpoint and stops. Gives whether it came to its end.
     """
     steps = training_steps(run, prepared, folder, reporter, start=start, until=until, device=device, deadline=deadline)
@@ -105,9 +106,9 @@ def training_steps(
     deadline: float = math.inf,
 ) -> Generator[Step, Outcome, bool]:
     """What `train` does, apart from taking the steps: each is asked for and answered by its outcome."""
-    started = time.monotonic()
+    started, here = time.monotonic(), environment(device).model_dump()
     config = run.training
-    identity = identity_of(run, prepared, start)
+    identity, digest = identity_of(run, prepared, start), run_digest(run, prepared)
     checkpoint = folder / "checkpoint.safetensors"
     torch.manual_seed(run.seed)
     task = (reading_task if run.model.task == "question_answering" else classification_task)(run, prepared, device)
@@ -123,11 +124,13 @@ def training_steps(
     optimizer = Adam(model.parameters(), config.learning_rate)
 
     best: dict[str, Tensor] = {}
-    progress = Progress(step=0, best_step=0, history=[], seconds=0.0)
+    progress = Progress(step=0, best_step=0, history=[], seconds=0.0, peak_memory_mib=0, environment=here)
     if restored := load_checkpoint(checkpoint, identity, model, average, optimizer):
         best, progress = restored
         limit = config.max_steps if until is None else until
         if progress.step > limit:
+            if until is not None and _take_kept_steps(folder, until, identity):
+                return True
             raise UserError(
                 f"{checkpoint}: stands at step {progress.step}, past step {limit}: delete it to begin again"
             )
@@ -139,11 +142,22 @@ def training_steps(
     batches_per_epoch = math.ceil(len(task.texts) / run.batch_size)
     epoch_rows = training_rows(task.texts, run.batch_size, run.seed, progress.step // batches_per_epoch)
     loss_sum, step, status = progress.loss_sum, progress.step, ""
+
+    def progress_now() -> Progress:
+        return Progress(
+            step=step,
+            best_step=best_step,
+            history=history,
+            seconds=progress.seconds + time.monotonic() - started,
+            peak_memory_mib=max(progress.peak_memory_mib, _peak_memory_mib()),
+            # A run that was at its end already was not made here.
+            environment=here if step > progress.step else progress.environment,
+            loss_sum=loss_sum,
+        )
+
     while not _finished(step, best_step, config) and step != until:
         if time.monotonic() >= deadline:
-            seconds = progress.seconds + time.monotonic() - started
-            progress_now = Progress(step, best_step, history, seconds, loss_sum)
-            save_checkpoint(checkpoint, identity, model, average, optimizer, best, progress_now)
+            save_checkpoint(checkpoint, identity, digest, model, average, optimizer, best, progress_now())
             reporter.message(f"stops for the time at step {step}: start it again to go on")
             return False
         if step % batches_per_epoch == 0:
@@ -179,10 +193,8 @@ def training_steps(
             if not best or score > _entry(history, best_step)["validation"][task.measure]:
                 best_step = step
                 best = {name: tensor.clone() for name, tensor in judged.state_dict().items()}
-            seconds = progress.seconds + time.monotonic() - started
-            progress_now = Progress(step, best_step, history, seconds)
-            save_checkpoint(checkpoint, identity, model, average, optimizer, best, progress_now)
-            _write_course(folder, step, best_step, "unfinished", history, seconds, device)
+            save_checkpoint(checkpoint, identity, digest, model, average, optimizer, best, progress_now())
+            _write_course(folder, progress_now(), "unfinished")
             best_score = _entry(history, best_step)["validation"][task.measure]
             status = f"loss {history[-1]['training_loss']:.3f}  val {score:.1%} (best {best_score:.1%})"
             if skimming:
@@ -191,23 +203,45 @@ def training_steps(
         reporter.update(step, min(expected_steps, until) if until else expected_steps, status)
 
     if until is not None:
-        write_tensors(folder / f"step-{until}.safetensors", judged.state_dict(), {"identity": identity})
+        for path in (_kept_steps(folder, until), _first_steps(folder, until)):
+            write_tensors(path, judged.state_dict(), {"identity": identity})
         return True
-    write_tensors(folder / "weights.safetensors", best)
-    seconds = progress.seconds + time.monotonic() - started
-    stopped = "max_steps" if step == config.max_steps else "patience"
-    _write_course(folder, step, best_step, stopped, history, seconds, device)
+    write_tensors(folder / "weights.safetensors", best, {"run": digest})
+    _write_course(folder, progress_now(), "max_steps" if step == config.max_steps else "patience")
     return True
 
 
-def _write_course(
-    folder: Path, step: int, best_step: int, stopped: str, history: list[dict], seconds: float, device: torch.device
-) -> None:
+def _write_course(folder: Path, progress: Progress, stopped: str) -> None:
     """Write how training went, so far or in the end, and what it cost."""
-    course = {"steps": step, "best_step": best_step, "stopped": stopped, "history": history}
-    write_json(folder / "training.json", {**course, "environment": environment(device).model_dump()})
-    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    write_json(folder / "timing.json", {"wall_seconds": round(seconds, 1), "peak_memory_mib": peak})
+    course = {"steps": progress.step, "best_step": progress.best_step, "stopped": stopped, "history": progress.history}
+    write_json(folder / "training.json", {**course, "environment": progress.environment})
+    timing = {"wall_seconds": round(progress.seconds, 1), "peak_memory_mib": progress.peak_memory_mib}
+    write_json(folder / "timing.json", timing)
+
+
+def _peak_memory_mib() -> int:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _first_steps(folder: Path, until: int) -> Path:
+    return folder / f"step-{until}.safetensors"
+
+
+def _kept_steps(folder: Path, until: int) -> Path:
+    """A second copy: Snakemake removes the first to have it made anew, and a run that went on cannot make it again."""
+    return folder / f"kept-step-{until}.safetensors"
+
+
+def _take_kept_steps(folder: Path, until: int, identity: str) -> bool:
+    """Put the kept copy of first steps in their place, if it is there and of this config, data and code."""
+    kept = _kept_steps(folder, until)
+    if not kept.exists():
+        return False
+    weights, metadata = read_tensors(kept)
+    if metadata.get("identity") != identity:
+        return False
+    write_tensors(_first_steps(folder, until), weights, metadata)
+    return True
 
 
 def identity_of(run: RunConfig, prepared: Prepared, start: Path | None) -> str:
@@ -222,10 +256,11 @@ def identity_of(run: RunConfig, prepared: Prepared, start: Path | None) -> str:
 def _start_from(model: nn.Module, path: Path) -> None:
     """Load the weights of a standard model into one whose layers skim: small cells and decisions keep their own."""
     weights, _ = read_tensors(path)
-    missing, unexpected = model.load_state_dict(weights, strict=False)
     own = ("small_", "decision_")
-    if unexpected or any(not name.rpartition(".")[2].startswith(own) for name in missing):
+    shared = {name: t.shape for name, t in model.state_dict().items() if not name.rpartition(".")[2].startswith(own)}
+    if shared != {name: tensor.shape for name, tensor in weights.items()}:
         raise UserError(f"{path}: the weights are not those of this model's standard counterpart: train that again")
+    model.load_state_dict(weights, strict=False)
 
 
 def _finished(step: int, best_step: int, config: TrainingConfig) -> bool:

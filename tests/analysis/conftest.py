@@ -9,6 +9,7 @@ from skimrnn.config import Config, parse_config
 from skimrnn.data.prepare import Prepared
 from skimrnn.files import write_json, write_tensors
 from skimrnn.provenance import environment
+from skimrnn.training.checkpoint import run_digest
 from skimrnn.training.classification import build_classifier
 from skimrnn.training.reading import build_reader
 from tests.conftest import small_config
@@ -38,5 +39,5 @@ def untrained(config: Config, dataset: str, model: str, prepared: Prepared, fold
         training = {"steps": 1, "best_step": 1, "stopped": "max_steps", "history": []}
         write_json(folder / "training.json", training | {"environment": environment().model_dump()})
     weights = {name: 4 * tensor for name, tensor in network.state_dict().items()}
-    write_tensors(folder / "weights.safetensors", weights)
+    write_tensors(folder / "weights.safetensors", weights, {"run": run_digest(config.run(dataset, model, 0), prepared)})
     return folder

@@ -106,11 +106,11 @@ def test_calibration_is_what_the_reversed_decisions_cost(config: Config, prepare
     run = config.run("sst", "skim", 0)
     found = analyse(run, prepared, texts, folder).skim.confidence[0].calibration
     assert any(point.reading_gain for point in found if point.decisions)
-    weights, _ = read_tensors(folder / "weights.safetensors")
+    weights, metadata = read_tensors(folder / "weights.safetensors")
     for name in list(weights):  # Both cells write zeros: the output gate is shut.
         if name.startswith(("layer.weight", "layer.bias", "layer.small_")):
             weights[name] = torch.zeros_like(weights[name])
-    write_tensors(folder / "weights.safetensors", weights)
+    write_tensors(folder / "weights.safetensors", weights, metadata)
     found = analyse(run, prepared, texts, folder).skim.confidence[0].calibration
     for point in found:
         assert not point.decisions or (abs(point.reading_gain) < 1e-6 and point.answers_changed == 0)

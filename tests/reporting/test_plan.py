@@ -63,6 +63,16 @@ def test_finished_runs_cost_nothing_more(grid: Path, config: Config) -> None:
     assert row.spent == pytest.approx(3 * 80.5)
 
 
+def test_a_run_counts_for_the_machine_that_trained_it(grid: Path, config: Config) -> None:
+    """Whatever scored it."""
+    path = grid / "paper/sst/lstm/0.json"
+    record = read_json(path)
+    record["training"]["environment"] |= {"gpu": "a GPU", "kernel": "triton"}
+    write_json(path, record | {"kernel": "cpu"})
+    found = {(m.hardware, m.gpu, m.kernel) for m in read_measured(config, grid) if m.run.model_name == "lstm"}
+    assert found == {("a GPU", True, "triton"), ("some processor, 2 cores", False, "reference")}
+
+
 def test_missing_seeds_take_what_the_other_seeds_took(grid: Path, config: Config) -> None:
     record = read_json(grid / "paper/sst/skim-5-0.02/1.json")
     write_json(grid / "paper/sst/skim-5-0.02/1.timing.json", {"wall_seconds": 500.0, "peak_memory_mib": 1})

@@ -1,11 +1,13 @@
 """The fleet: the pipeline's records, from runs side by side, within a budget, with few libraries."""
 
+import math
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 
 from skimrnn.analysis.analyse import analyse
 from skimrnn.analysis.artefact import Analysis
-from skimrnn.config import Config, read_config
+from skimrnn.config import Config, RunConfig, read_config
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
 from skimrnn.files import read_model, write_json
@@ -141,6 +143,80 @@ def test_a_run_waits_for_its_own_first_steps_alone(places: Places, monkeypatch: 
     assert (sorted(begun[:2]), begun[2], sorted(begun[3:])) == (at_once, "its end", rest)
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_nothing_starts_from_first_steps_that_failed(
+    jobs: int, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though such steps of another config lie there."""
+    paper = read_config(ROOT / "config" / "paper.yaml")
+    runs = [paper.run("squad", name, seed) for seed in (0, 1) for name in ("lstm_att", "sk_lstm_att-0-0.1")]
+    done = []
+
+    def do(job: Job, *_: object) -> None:
+        if job.until and job.run.seed == 0:
+            raise UserError("the disk is full")
+        done.append(job.title)
+
+    monkeypatch.setattr(fleet, "_do", do)
+    monkeypatch.setattr(fleet, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(fleet, "_are_of", lambda *_: False)
+    monkeypatch.setattr(Places, "data", lambda *_: None)
+    with pytest.raises(UserError, match=r"the disk is full$"):
+        run_fleet(paper, runs, places, CPU, jobs=jobs)
+    others = ["squad lstm_att 1 to step 5000", "squad lstm_att 1", "squad sk_lstm_att-0-0.1 1"]
+    assert sorted(done) == sorted(["squad lstm_att 0", *others])
+
+
+def test_a_run_that_others_start_from_keeps_its_first_steps(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = read_config(ROOT / "config" / "paper.yaml")
+    monkeypatch.setattr(fleet, "_are_of", lambda *_: False)
+    first_steps, later = fleet._jobs(paper, [paper.run("squad", "lstm_att", 0)], places)
+    assert [job.title for job in (*first_steps, *later)] == ["squad lstm_att 0 to step 5000", "squad lstm_att 0"]
+    assert later[0].start is None
+
+
+def test_an_interruption_ends_it(config: Config, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whichever process it is seen first: what has not begun does not begin."""
+    begun = []
+
+    def do(job: Job, *_: object) -> None:
+        begun.append(job.title)
+        if len(begun) == 1:
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+
+    monkeypatch.setattr(fleet, "_do", do)
+    monkeypatch.setattr(fleet, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
+    runs = [config.run("sst", "lstm", seed) for seed in range(20)]
+    with pytest.raises(KeyboardInterrupt):
+        run_fleet(config, runs, places, CPU, jobs=2)
+    assert len(begun) < 6
+
+
+def test_a_result_that_cannot_be_written_does_not_keep_the_others_from_it(
+    config: Config, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def write(run: RunConfig, *_: object) -> None:
+        if run.seed == 0:
+            raise UserError("the disk is full")
+        written.append(run.seed)
+
+    monkeypatch.setattr(fleet, "_write_results", write)
+    monkeypatch.setattr(fleet, "train_together", lambda members, *_: [True for _ in members])
+    pack = [Job(config.run("sst", "skim", seed)) for seed in (0, 1)]
+    (failure,) = fleet._train_pack(pack, places, CPU, math.inf)
+    assert str(failure) == "the disk is full" and written == [1]
+
+
+def test_what_the_hub_lacks_is_not_asked_for(places: Places) -> None:
+    paper = read_config(ROOT / "config" / "paper.yaml")
+    asked = {run.dataset for run in missing_runs(paper, places, [], [], [])}
+    assert asked == set(paper.available) and "cbt_mini_ne" not in asked
+    assert {run.dataset for run in missing_runs(paper, places, ["cbt_mini_ne"], [], [])} == {"cbt_mini_ne"}
+
+
 def test_first_steps_of_another_config_are_not_started_from(config: Config, places: Places) -> None:
     run = config.run("sst", "lstm", 0)
     first_steps = places.folder(run) / "step-5.safetensors"
@@ -177,6 +253,34 @@ def test_mistakes_are_one_line(
         main(command(config, places, *options))
     assert exit.value.code == 2
     assert f"error: {message}" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "a training process was killed"),
+        (PermissionError(13, "Permission denied", "results"), "Permission denied: 'results': check the path"),
+    ],
+)
+def test_a_failing_machine_is_one_line(
+    error: Exception,
+    message: str,
+    config: Config,
+    places: Places,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from skimrnn.fleet.__main__ import main
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(fleet, "run_fleet", fail)
+    with pytest.raises(SystemExit) as exit:
+        main(command(config, places))
+    assert exit.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
 
 
 def test_the_command_line_has_it_too(config: Config, places: Places) -> None:

@@ -113,6 +113,11 @@ def test_first_steps_are_shared_and_a_run_goes_on_from_its_own(
         assert weights[0].keys() == weights[1].keys()
         assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
     assert run(config, squad, tmp_path / "again", skim, start=first) == skimming
+    kept = first.read_bytes()
+    first.unlink()  # As Snakemake does with what is to be made anew.
+    train(config.run("squad", standard, 0), squad, tmp_path / "standard", Silent(), until=10)
+    assert first.read_bytes() == kept
+    first.with_name("kept-step-10.safetensors").unlink()
     with pytest.raises(UserError, match=r"stands at step 20, past step 10: delete it"):
         train(config.run("squad", standard, 0), squad, tmp_path / "standard", Silent(), until=10)
 
@@ -163,9 +168,10 @@ def test_a_skimming_reader_starts_from_the_standard_ones_weights(
         train(config.run("squad", "skim", 0), squad, tmp_path / "skim", Silent(), start=first)
     for name, tensor in read_tensors(first)[0].items():
         assert torch.equal(started[0][name], tensor)
-    narrow = config.model_copy(update={"models": {"skim": SKIM.model_copy(update={"num_layers": 1})}})
-    with pytest.raises(UserError, match="not those of this model's standard counterpart"):
-        train(narrow.run("squad", "skim", 0), squad, tmp_path / "narrow", Silent(), start=first)
+    for changes in ({"num_layers": 1}, {"hidden_size": 2 * SKIM.hidden_size}):
+        other = config.model_copy(update={"models": {"skim": SKIM.model_copy(update=changes)}})
+        with pytest.raises(UserError, match="not those of this model's standard counterpart"):
+            train(other.run("squad", "skim", 0), squad, tmp_path / "other", Silent(), start=first)
 
 
 def test_an_unfinished_run_is_scored_as_one(config: Config, squad: Prepared, tmp_path: Path) -> None:
@@ -177,6 +183,9 @@ def test_an_unfinished_run_is_scored_as_one(config: Config, squad: Prepared, tmp
     record = read_reading_record(tmp_path / "0.json")
     assert (record.training.stopped, record.training.steps) == ("unfinished", 10)
     assert record.test == max((entry.validation for entry in record.training.history), key=lambda scores: scores.f1)
+    other = settings.model_copy(update={"batch_size": 2 * settings.batch_size})
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors: of another config or other data"):
+        write_reading_record(other, squad, tmp_path, tmp_path / "0.json", unfinished=True)
     train(settings, squad, tmp_path, Silent())
     with pytest.raises(UserError, match="the run is finished: leave --unfinished out"):
         write_reading_record(settings, squad, tmp_path, tmp_path / "0.json", unfinished=True)

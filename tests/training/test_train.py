@@ -20,6 +20,7 @@ from skimrnn.data.prepare import Prepared
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_tensors, write_tensors
+from skimrnn.provenance import environment
 from skimrnn.training.classification import build_classifier, training_loss
 from skimrnn.training.evaluate import evaluate
 from skimrnn.training.record import read_record, write_record
@@ -136,6 +137,35 @@ def test_a_checkpoint_of_another_config_is_not_used(prepared: Prepared, tmp_path
     assert reporter.messages == ["starts anew: the checkpoint is of another config, data or code"]
     train(other.run("sst", "lstm", 0), prepared, tmp_path / "alone", Silent())
     assert (tmp_path / "run/training.json").read_bytes() == (tmp_path / "alone/training.json").read_bytes()
+
+
+def test_weights_of_another_config_or_other_data_are_not_scored(prepared: Prepared, tmp_path: Path) -> None:
+    run = small_config().run("sst", "skim", 0)
+    train(run, prepared, tmp_path, Silent())
+    gamma = run.model.model_copy(update={"gamma": 0.9})
+    others = [
+        (run.model_copy(update={"model": gamma}), prepared),
+        (run, Prepared(prepared.folder, prepared.manifest | {"digest": "1f" * 32})),
+    ]
+    for other, data in others:
+        with pytest.raises(UserError, match=r"weights\.safetensors: of another config or other data: train the run"):
+            write_record(other, data, tmp_path, tmp_path / "0.json")
+    assert not (tmp_path / "0.json").exists()
+
+
+def test_a_run_that_ended_keeps_the_machine_that_it_ended_on(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_config().run("sst", "skim", 0)
+    train(run, prepared, tmp_path, Silent())
+    written = (tmp_path / "training.json").read_bytes()
+    (tmp_path / "training.json").unlink()
+    here = environment()
+    monkeypatch.setattr("skimrnn.training.train.environment", lambda _: here.model_copy(update={"cpu": "another"}))
+    train(run, prepared, tmp_path, Silent())
+    assert (tmp_path / "training.json").read_bytes() == written
+    train(small_config(max_steps=80).run("sst", "skim", 0), prepared, tmp_path, Silent())  # Here it goes on.
+    assert read_json(tmp_path / "training.json")["environment"]["cpu"] == "another"
 
 
 def test_a_truncated_checkpoint_says_what_to_do(prepared: Prepared, tmp_path: Path) -> None:
