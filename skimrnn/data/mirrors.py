@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skimrnn.data.hub import open_hub
-from skimrnn.data.registry import Dataset
+from skimrnn.data.registry import DATASETS, Dataset
 from skimrnn.data.sources import checked_split, listed_file, mirrored_file, read_mirrored
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, sha256_of_file, write_json, write_parquet
+from skimrnn.files import read_json, read_parquet, sha256_of_file, write_json, write_parquet
 
 State = Literal["complete", "partial", "unread", "missing", "damaged"]
 """Of a split: as many rows as the release; another number; there, but to be read whole before its rows are known; not
@@ -70,27 +70,54 @@ def _inspect(mirror: Path, dataset: Dataset, split: str, thorough: bool) -> File
 
 
 def make_mirror(mirror: Path, datasets: Iterable[Dataset], tell: Callable[[str], None]) -> None:
-    """Download `datasets` from the hub into `mirror`; a dataset that the manifest lists already is left alone."""
+    """Download from the hub into `mirror` what it lacks of `datasets`.
+
+    Files of any dataset that lie there and are not in its manifest are checked, and listed in it.
+    """
+    datasets = list(datasets)
     manifest: dict[str, Any] = read_json(mirror / "manifest.json") if (mirror / "manifest.json").exists() else {}
+    unlisted = {
+        name: (dataset, split)
+        for dataset in {dataset.name: dataset for dataset in (*DATASETS.values(), *datasets)}.values()
+        for split, name in _names(dataset).items()
+        if name not in manifest and (mirror / name).is_file()
+    }
+    for name, (dataset, split) in unlisted.items():
+        table = read_parquet(mirror / name)
+        checked_split(table, dataset, split, str(mirror / name))
+        manifest[name] = _entry(mirror / name, table.num_rows, dataset.rows[split], None)
+        tell(f"{name}: there already, and now in the manifest")
+    if unlisted:
+        write_json(mirror / "manifest.json", manifest)
     for dataset in datasets:
         if not dataset.on_hub:
             raise UserError(f"{dataset.name} is not on the hub: README says where it comes from")
-        names = {split: f"{dataset.address}/{split}.parquet" for split in dataset.rows}
-        if all(name in manifest and (mirror / name).is_file() for name in names.values()):
+        names = _names(dataset)
+        lacking = [split for split, name in names.items() if not (name in manifest and (mirror / name).is_file())]
+        if not lacking:
             tell(f"{dataset.name}: there already")
             continue
         revision, read = open_hub(dataset)
-        for split, name in names.items():
-            table = read(split)
+        for split in lacking:
+            table, path = read(split), mirror / names[split]
             checked_split(table, dataset, split, f"{dataset.address} ({split}, from the hub)")
-            write_parquet(mirror / name, table)
-            manifest[name] = {
-                "rows": table.num_rows,
-                "official_rows": dataset.rows[split],
-                "complete": table.num_rows == dataset.rows[split],
-                "bytes": (mirror / name).stat().st_size,
-                "sha256": sha256_of_file(mirror / name),
-                "revision": revision,
-            }
+            write_parquet(path, table)
+            manifest[names[split]] = _entry(path, table.num_rows, dataset.rows[split], revision)
         write_json(mirror / "manifest.json", manifest)
         tell(f"{dataset.name}: {sum(manifest[name]['rows'] for name in names.values()):,} rows, revision {revision}")
+
+
+def _names(dataset: Dataset) -> dict[str, str]:
+    """What the manifest calls the file of each split."""
+    return {split: f"{dataset.address}/{split}.parquet" for split in dataset.rows}
+
+
+def _entry(path: Path, rows: int, official_rows: int, revision: str | None) -> dict[str, Any]:
+    return {
+        "rows": rows,
+        "official_rows": official_rows,
+        "complete": rows == official_rows,
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of_file(path),
+        "revision": revision,
+    }

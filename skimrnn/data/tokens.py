@@ -113,7 +113,10 @@ def carve(table: pa.Table, share: float, seed: int) -> tuple[pa.Table, pa.Table]
 
 
 def count_leaks(tables: dict[str, pa.Table]) -> dict[str, int]:
-    """How many texts of a later split stand in an earlier one, too, word for word: `test that stand in train`: n."""
+    """How many texts of a later split stand in an earlier one, too, word for word: `test that stand in train`: n.
+
+    Whether a letter is a capital does not count.
+    """
     names = [split for split in ("train", "validation", "test") if split in tables]
     seen = {split: set(_hashes(tables[split])) for split in names}
     leaks = {}
@@ -134,7 +137,7 @@ def announced_leaks(dataset: Dataset, tables: dict[str, pa.Table]) -> dict[str, 
 
 def _hashes(table: pa.Table) -> Iterator[int]:
     for batch in table.to_batches(max_chunksize=5_000):
-        yield from map(hash, batch["tokens"].to_pylist())
+        yield from (hash(tokens.lower()) for tokens in batch["tokens"].to_pylist())
 
 
 def read_texts(path: Path) -> list[list[str]]:

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import TextIO
 
 import numpy as np
@@ -33,6 +34,7 @@ GLOVE_LENGTH = np.float32(5.8)
 """Mean length of GloVe 6B's vectors (100 dimensions) of its 10,000 most frequent words."""
 
 _FREQUENT = 10_000
+_NO_HEADER = (SyntaxError, TokenError)  # What NumPy lets through of an array's.
 _DAMAGE = (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError)  # Of a text, packed or not.
 
 Vectors = NDArray[np.float32]
@@ -62,7 +64,7 @@ def download_glove(dimension: int, cache: Path) -> tuple[list[str], Vectors]:
     try:
         with zipfile.ZipFile(cache) as archive, archive.open(member) as file:
             return _parse_glove(io.TextIOWrapper(file, "utf-8"), dimension, f"{cache}:{member}")
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, *_DAMAGE) as error:
         raise UserError(f"{cache}: truncated or not a zip archive: delete it and run again") from error
     except KeyError as error:
         raise UserError(f"{cache}: no {member}: GloVe 6B has 50, 100, 200 and 300 dimensions") from error
@@ -207,7 +209,7 @@ def _parse_npz(path: Path, dimension: int) -> tuple[list[str], Vectors]:
                 vectors = arrays["vectors"].astype(np.float32)
             else:
                 vectors = arrays["q"].astype(np.float32) * (arrays["scale"].astype(np.float32)[:, None] / 127)
-    except (AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile, *_DAMAGE, *_NO_HEADER) as error:
         raise UserError(f"{path}: needs arrays words and vectors, or words, q and scale: {error}") from error
     if vectors.shape != (len(words), dimension):
         raise UserError(f"{path}: vectors of shape {vectors.shape} where ({len(words)}, {dimension}) is needed")

@@ -186,6 +186,30 @@ def test_a_mirror_is_made_by_one_command_and_once(dataset: Dataset, hub: Hub, tm
     assert manifests[0] == manifests[1] | {"source": "hub"}
 
 
+def test_what_lies_in_a_mirror_without_a_manifest_is_kept_and_listed(
+    dataset: Dataset, hub: Hub, tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    small, imdb = replace(dataset, rows={"train": 300, "validation": 300, "test": 301}), DATASETS["imdb"]
+    own = {}
+    for one, split in ((small, "train"), (small, "test"), (imdb, "test")):
+        path = mirror / one.address / f"{split}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own[path] = parquet(**rows("own", 7))
+        path.write_bytes(own[path])
+    make_mirror(mirror, [small], lambda _: None)
+    assert all(path.read_bytes() == content for path, content in own.items())
+    manifest = read_json(mirror / "manifest.json")
+    assert {name: entry["rows"] for name, entry in manifest.items()} == {
+        f"{small.address}/train.parquet": 7,
+        f"{small.address}/validation.parquet": 300,
+        f"{small.address}/test.parquet": 7,
+        f"{imdb.address}/test.parquet": 7,
+    }
+    fetch_dataset(small, "mirror", mirror, tmp_path / "raw")
+    assert read_json(tmp_path / "raw" / "manifest.json")["complete"] is False
+
+
 def command(hub: Hub, folder: Path, output: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`skimrnn fetch` of SST in a process of its own, with a cache in `folder`."""
     config = small_config().model_dump(mode="json") | {"data": {"source": "hub"}}

@@ -9,6 +9,7 @@ import pytest
 from skimrnn.data.registry import DATASETS
 from skimrnn.data.squad import tokenise_questions
 from skimrnn.data.statistics import DatasetStatistics, count_dataset, count_questions
+from skimrnn.data.tokens import count_leaks
 from skimrnn.files import write_json, write_parquet
 from skimrnn.published import published_value
 from skimrnn.reporting.datasets import best_convention, dataset_markdown, write_dataset_tables
@@ -69,6 +70,12 @@ def test_questions_are_counted_with_their_contexts(tmp_path: Path) -> None:
     assert counted.vocabulary["at least twice"] == 7  # dog ran . who ? it sat
     assert counted.mean_length == {"all tokens": (4 + 4 + 6 + 4) / 4, "without punctuation": (3 + 3 + 5 + 3) / 4}
     assert counted.leaks == {"validation that stand in train": 2}
+
+
+def test_a_text_that_differs_in_capitals_stands_in_both_splits() -> None:
+    """As where texts are tokenised for training, without their capitals."""
+    tables = {"train": pa.table({"tokens": ["A film ."]}), "test": pa.table({"tokens": ["a Film .", "a film"]})}
+    assert count_leaks(tables) == {"test that stand in train": 1}
 
 
 def test_the_best_convention_is_the_nearest_over_complete_datasets(counted: DatasetStatistics) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from skimrnn.cli import app
-from skimrnn.data.vectors import GLOVE_LENGTH, load_vector_file, read_vectors, train_vectors
+from skimrnn.data.vectors import GLOVE_LENGTH, download_glove, load_vector_file, read_vectors, train_vectors
 from skimrnn.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,6 +64,30 @@ def test_truncated_files(name: str, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=name):
         load_vector_file(path, 3)
+
+
+@pytest.mark.parametrize("kind", ["release", "npz"])
+def test_damage_in_the_middle(kind: str, tmp_path: Path) -> None:
+    """Wherever it is, it is one line, if it does not leave the vectors as they are."""
+    path, read = tmp_path / "v.npz", lambda: load_vector_file(tmp_path / "v.npz", 3)
+    table = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    words = [f"word{number}" for number in range(len(table))]
+    if kind == "release":
+        path, read = tmp_path / "glove.zip", lambda: download_glove(3, tmp_path / "glove.zip")
+        lines = [f"{word} {' '.join(map(str, row))}" for word, row in zip(words, table.tolist(), strict=True)]
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("glove.6B.3d.txt", "\n".join(lines))
+    else:
+        np.savez_compressed(path, words=np.array(words), vectors=table)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole) - 40, 40):
+        path.write_bytes(whole[:place] + b"\x5a" * 40 + whole[place + 40 :])
+        try:
+            assert np.array_equal(read()[1], table)
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 50
 
 
 def test_a_missing_file_and_a_wrong_dimension(tmp_path: Path) -> None:
