@@ -28,6 +28,7 @@ from skimrnn.reporting.systems import system_titles
 from skimrnn.reporting.table import NOT_RUN
 
 _TRAINED_FOR = 0.5
+_FEWEST_DECISIONS = 20  # Of a point of a calibration.
 _ROW_TOKENS = 48  # Of a strip in one line.
 _PALETTE = (*COLOURS[1:], STANDARD)  # The standard model is a grey line in these figures.
 
@@ -353,13 +354,13 @@ def _confidence(results: Results) -> Figure:
 
 
 def _calibration(results: Results) -> Figure:
-    """What reading gains against p(read), decisions reversed one at a time."""
+    """What reading gains against p(read), decisions reversed one at a time; fewer than 20 say nothing."""
 
     def draw(axes: Axes, found: list[Confidence], look: dict[str, Any]) -> None:
         points = []
         for bins in zip(*(c.calibration for c in found), strict=True):
             known = [b for b in bins if b.decisions and b.reading_gain is not None]
-            if known:
+            if sum(b.decisions for b in known) >= _FEWEST_DECISIONS:
                 weights = np.array([b.decisions for b in known])
                 gain = float(weights @ [b.reading_gain for b in known]) / weights.sum()
                 # Nothing is known of the error of a lone decision: its point has no bar.
@@ -398,7 +399,8 @@ def _panel_a_model(
             handles[sequence] = Line2D([], [], **{key: look[key] for key in shown})
         axes.set_title(_panel_title(results, dataset, name), loc="left", fontsize=9)
     handles |= marks or {}
-    legend(figure, list(handles.values()), list(handles))
+    if len(handles) > 1:
+        legend(figure, list(handles.values()), list(handles))
     return figure
 
 
@@ -511,7 +513,8 @@ ANALYSIS_FIGURES = (
         "Accuracy against Flop-r while the threshold moves",
         "Each line is one trained model (mean over seeds, band ± one sample standard deviation), its "
         "recurrence run anew at 13 thresholds from 0.05 to 0.95 without retraining; the ring marks 0.5. Dashed: d' "
-        "= 0, which skips. An analysis of the test split: nothing was chosen by it.",
+        "= 0, which skips. Dotted: the standard LSTM. An analysis of the test split, or of a sample of it where it is "
+        "large: nothing was chosen by it.",
         "Line charts, one for each dataset, of test accuracy against Flop-r as the threshold rises.",
         lambda results: _threshold(results, "accuracy", "Test accuracy (%)"),
     ),

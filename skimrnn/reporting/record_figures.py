@@ -13,9 +13,7 @@ from skimrnn.config import SkimLSTMConfig, SkimmingConfig
 from skimrnn.reporting.figure_style import (
     MARKERS,
     SKIM,
-    STANDARD,
     FigureKind,
-    cycle,
     legend,
     line_look,
     panels_of,
@@ -34,7 +32,7 @@ def _accuracy_flops(results: Results) -> Figure:
             if accuracy is None or exact is None or published is None:
                 continue
             skims = isinstance(model, SkimLSTMConfig)
-            look: dict[str, Any] = {"color": SKIM if skims else STANDARD, "marker": MARKERS[index % len(MARKERS)]}
+            look = _point_look(index)
             if skims:
                 axes.plot([exact.mean, published.mean], [accuracy.mean] * 2, color="#999999", linewidth=0.7, zorder=1)
                 axes.plot(published.mean, accuracy.mean, **look, markerfacecolor="white", linestyle="none")
@@ -45,14 +43,16 @@ def _accuracy_flops(results: Results) -> Figure:
         axes.set_xlim(min(0.8, 1 - 0.04 * (right - 1)), right)  # The standard LSTM, at 1, is no half mark.
 
     figure = panels_of(results, draw)
-    handles = [
-        Line2D([], [], color=SKIM if isinstance(model, SkimLSTMConfig) else STANDARD, marker=marker, linestyle="none")
-        for model, marker in zip(results.config.models.values(), cycle(MARKERS, results), strict=True)
-    ]
+    handles = [Line2D([], [], **_point_look(index), linestyle="none") for index in range(len(results.config.models))]
     labels = list(system_titles(results.config).values())
-    handles.append(Line2D([], [], color=SKIM, marker="o", markerfacecolor="white", linestyle="none"))
+    handles.append(Line2D([], [], color="#666666", marker="o", markerfacecolor="white", linestyle="none"))
     legend(figure, handles, [*labels, "open: published convention"])
     return figure
+
+
+def _point_look(index: int) -> dict[str, Any]:
+    """Colour and marker of the points of the n-th model."""
+    return {"color": line_look(index)["color"], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def _skim_rate(results: Results) -> Figure:

@@ -232,9 +232,9 @@ LEGEND = (
     "Ours is the mean ± sample standard deviation over n seeds, on the test split, as "
     "mean ± sd (n). Sk is the share of real tokens skimmed. Flop-r counts a skimmed token as (d'/d)² of a read one "
     "in the published convention, the only one the paper prints, and as d'/d in the exact count; it is no speed-up. "
-    "Sp is the measured speed-up over a standard LSTM of the same size: batch 1, one CPU thread, each test text one "
-    "call; in NumPy as in the paper, and with our kernels, inputs projected on demand or folded (their projections "
-    "kept per word), beside our own standard LSTM in the same setting. Rows: Skim d'/γ; the last rows are systems that "
-    "the paper cites. "
+    "Sp is the measured speed-up over a standard LSTM of the same size: batch 1, one CPU thread, a sample of the test "
+    "texts, each one call; in NumPy as in the paper, and with our kernels, inputs projected on demand or folded (their "
+    "projections kept per word), beside our own standard LSTM in the same setting. Rows: Skim d'/γ; the last rows are "
+    "systems that the paper cites. "
     "'not run': no record; '-': nothing printed in the paper, or nothing to measure here."
 )

@@ -124,6 +124,19 @@ def test_each_layers_skim_rate_stands_in_the_panel_of_its_sizes(tmp_path: Path):
     assert all(panel.has_data() for panel in panels)
 
 
+def test_a_handful_of_decisions_is_no_point_of_a_calibration(config: Config, tmp_path: Path):
+    store_analysed(tmp_path, config, "sst", "skim-5-0.01", 0, 0.8)
+    path = tmp_path / "paper" / "sst" / "skim-5-0.01" / "0.analysis.json"
+    analysis = read_json(path)
+    bins = analysis["skim"]["confidence"][0]["calibration"]
+    for place, decisions in enumerate((19, 20)):
+        bins[place]["decisions"] = decisions
+    write_json(path, analysis)
+    (panel, *_), legends = (figure := drawn(read_results(config, tmp_path), "calibration")).axes, figure.legends
+    assert list(panel.lines[0].get_xdata()) == pytest.approx([15, 25, 35, 45, 55, 65, 75, 85])
+    assert legends == []  # There is one LSTM alone.
+
+
 def test_nothing_that_is_drawn_lies_beyond_the_axes(config: Config, tmp_path: Path):
     for model in ("lstm", "skim-5-0.01", "skim-5-0.02"):
         store_analysed(tmp_path, config, "sst", model, 0, 0.8)

@@ -1,6 +1,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -13,6 +14,8 @@ from skimrnn.cli import app
 from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
 from skimrnn.files import write_json
+from skimrnn.measures import timing
+from skimrnn.measures.speedup import ModelSpeed
 from skimrnn.reporting.evidence import read_evidence
 from skimrnn.reporting.figures import FIGURES
 from skimrnn.reporting.html import page
@@ -22,7 +25,7 @@ from skimrnn.reporting.records import read_reading_results, read_results
 from skimrnn.reporting.table import table_rows
 from skimrnn.training.record import Record, read_record
 from tests.conftest import ROOT
-from tests.reporting.conftest import HOSTILE, build_analysis, store_record
+from tests.reporting.conftest import HOSTILE, MODELS, build_analysis, build_speed, changed, store_record
 from tests.reporting.test_reading_table import reading_record
 
 
@@ -218,6 +221,27 @@ def test_the_summary_tells_readers_that_skim_from_those_that_do_not(tmp_path: Pa
         store_record(tmp_path, reading_record(config, model, 0, f1))
     (outcome,) = summarise([read_reading_results(config, tmp_path)]).outcomes
     assert (outcome.standard.ours, outcome.skimming.ours) == ("70.0", "60.0")
+
+
+def test_the_summary_sets_beside_the_paper_the_rows_that_both_have(
+    make_config: Callable[..., Config], make_record, store, tmp_path: Path
+):
+    """Where there are such rows; of a speed-up, the paper's in NumPy and ours on demand."""
+    skipping = {"skim-0-0.01": {"architecture": "skim_lstm", "hidden_size": 100, "small_size": 0, "gamma": 0.01}}
+    config = make_config(models=MODELS | skipping)
+    rates = {"skim-5-0.01": 0.5, "skim-10-0.01": 0.6, "skim-0-0.01": 0.9}
+    for model, rate in rates.items():
+        store(changed(make_record(config, "sst", model, 0), "test.skim_rate", rate))
+    timed = ModelSpeed(
+        skim_rate=0.5,
+        lstm={way: timing.summarise([3.0]) for way in ("numpy", "demand")},
+        skim={"numpy": timing.summarise([3.0]), "demand": timing.summarise([2.0])},
+    )
+    results = replace(read_results(config, tmp_path), speeds={"sst": build_speed("sst", {"skim-5-0.01": {0: timed}})})
+    sst, imdb = summarise([results]).outcomes
+    assert (sst.skimmed.paper, sst.skimmed.ours) == ("58.2 to 61.1", "50.0 to 60.0")
+    assert (sst.speedup.paper, sst.speedup.ours) == ("1.4", "1.5")
+    assert (imdb.skimmed.paper, imdb.skimmed.ours) == ("63.2 to 90.7", "not run")
 
 
 def test_synthetic_corpora_are_announced(make_config: Callable[..., Config], figures: Path, tmp_path: Path):

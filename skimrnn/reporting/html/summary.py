@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skimrnn.config import SkimmingConfig
+from skimrnn.measures.speedup import WHOLE
 from skimrnn.reporting.records import Measured, Results
-from skimrnn.reporting.table import NOT_RUN, NOTHING, Entry, Row, Table
+from skimrnn.reporting.table import NOT_RUN, NOTHING, Row, Table
 from skimrnn.reporting.table_formats import document_of
+
+Ways = tuple[str, ...]
+"""How a speed-up was timed; an empty one for what is not timed."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out on one dataset: scores of standard and of skimming models, and the share of tokens skimmed."""
+    """What came out on one dataset: scores of standard and of skimming models, what these skim, their speed-up."""
 
     dataset: str
     title: str
@@ -29,6 +33,7 @@ class Outcome:
     standard: Pair
     skimming: Pair
     skimmed: Pair
+    speedup: Pair
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,24 @@ def _outcome(table: Table, document: str, runs: str) -> Outcome:
         _pair(standard, table.columns[0].metric),
         _pair(skimming, table.columns[0].metric),
         _pair(skimming, "skim_rate"),
+        _pair(skimming, "speedup", ("numpy", WHOLE), ("demand", WHOLE)),
     )
 
 
-def _pair(rows: list[Row], metric: str) -> Pair:
-    entries: list[Entry] = [entry for row in rows for entry in row.entries if entry.column.metric == metric]
-    paper = [entry.published for entry in entries if entry.published is not None]
-    ours = [entry.ours.mean for entry in entries if isinstance(entry.ours, Measured)]
+def _pair(rows: list[Row], metric: str, paper_ways: Ways = ("",), our_ways: Ways = ("",)) -> Pair:
+    """Ranges over the rows that have both numbers or, where there is none, over those that have either."""
+    pairs = [(_value(row, metric, paper_ways)[0], _value(row, metric, our_ways)[1]) for row in rows]
+    both = [(paper, ours) for paper, ours in pairs if paper is not None and ours is not None]
+    paper, ours = ([value for value in values if value is not None] for values in zip(*(both or pairs), strict=True))
     return Pair(_range(paper, NOTHING), _range(ours, NOT_RUN))
+
+
+def _value(row: Row, metric: str, ways: Ways) -> tuple[float | None, float | None]:
+    """The paper's value of a row and ours."""
+    for entry in row.entries:
+        if entry.column.metric == metric and entry.column.way in ways:
+            return entry.published, entry.ours.mean if isinstance(entry.ours, Measured) else None
+    return None, None
 
 
 def _range(values: list[float], absent: str) -> str:
