@@ -56,6 +56,7 @@ def test_without_a_compiler_it_installs_says_so_and_works(tmp_path: Path) -> Non
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert not list(folder.rglob("_cpu*.so"))
+    assert (folder / "skimrnn" / "py.typed").exists()
 
     made, said = _run(folder, tmp_path / "installed.pt")
     assert made["kernel"] == "reference"

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from skimrnn.errors import UserError
 from skimrnn.kernels import reference
@@ -102,6 +103,18 @@ def runs_models_together(*tensors: Tensor) -> bool:
     return kernel_on(tensors[0].device) == "triton" and _gpu is not None and bool(_gpu.covers(*tensors))
 
 
+def _runs_compiled(*tensors: Tensor) -> bool:
+    """Whether the compiled kernels take these tensors.
+
+    Of torch.func's transforms and forward-mode differentiation they know nothing: the reference takes them.
+    """
+    return KERNEL == "cpu" and cpu.covers(*tensors) and (torch.compiler.is_compiling() or not _transformed())
+
+
+def _transformed() -> bool:
+    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+
+
 def skim_lstm(
     inputs: Tensor,
     lengths: Tensor,
@@ -124,7 +137,7 @@ def skim_lstm(
     if runs_models_together(inputs, *state):
         assert _gpu is not None
         run = _gpu.skim_lstm
-    elif KERNEL == "cpu" and cpu.covers(inputs, *state):
+    elif _runs_compiled(inputs, *state):
         run = cpu.skim_lstm
     return run(
         inputs,
@@ -154,7 +167,7 @@ def skim_gru(
     reverse: bool = False,
 ) -> SkimSequence:
     """Run a Skim-GRU on the kernel in use: see `skimrnn.kernels.reference.skim_gru`."""
-    run = cpu.skim_gru if KERNEL == "cpu" and cpu.covers(inputs, *state) else reference.skim_gru
+    run = cpu.skim_gru if _runs_compiled(inputs, *state) else reference.skim_gru
     return run(
         inputs,
         lengths,
@@ -177,7 +190,7 @@ def lstm(
     if runs_models_together(inputs, *state):
         assert _gpu is not None
         run = _gpu.lstm
-    elif KERNEL == "cpu" and cpu.covers(inputs, *state):
+    elif _runs_compiled(inputs, *state):
         run = cpu.lstm
     outputs, last = run(inputs, lengths, state, weights, reverse=reverse)
     return outputs, last[0]

@@ -132,11 +132,17 @@ def _run(
 ) -> SkimSequence:
     _check_shapes(inputs, lengths, state, weights)
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, *state, *weights))
-    # What records calls sees operators of torch's alone.
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    # What records calls, or only pretends to make them, sees operators of torch's alone.
+    recorded = (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
     if noise is None and not wants_gradient and not recorded:
         return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold, reverse)
-    if wants_gradient and not recorded:
+    if not recorded:
+        if not covers(*weights):
+            raise ValueError("weights must be in float32 on the CPU")
         _packs.pop(weights[1], None)
     if noise is not None and not (noise.shape == (*inputs.shape[:2], 2) and covers(noise)):
         raise ValueError(f"noise must be {_wanted(*inputs.shape[:2], 2)}, not {_found(noise)}")
@@ -260,7 +266,7 @@ def _infer(
     last = tuple([torch.empty_like(s) for s in state])
     skims = len(weights) > 4
     log_p = like.new_empty((steps, batch, 2) if skims else 0)
-    read = torch.empty((steps, batch) if skims else 0, dtype=torch.bool)
+    read = like.new_empty((steps, batch) if skims else 0, dtype=torch.bool)
     cells = (0, 0) if len(state) == 1 else (_address(state[1]), _address(last[1]))
     layer.infer(
         _cpu.batch(

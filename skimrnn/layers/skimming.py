@@ -106,7 +106,9 @@ class SkimmingLayer(nn.Module):
     def _from_torch(cls, rnn: nn.LSTM | nn.GRU, small_size: int, threshold: float) -> Self:
         if rnn.proj_size:
             raise ValueError("an LSTM with projections (proj_size) has no skimming counterpart")
-        weight = rnn.get_parameter("weight_ih_l0")
+        # Under all names of the big cell, which are torch's; computed, where they are pruned or parametrized.
+        weights = {name: getattr(rnn, name).detach() for names in rnn._all_weights for name in names}
+        weight = weights["weight_ih_l0"]
         layer = cls(
             rnn.input_size,
             rnn.hidden_size,
@@ -120,7 +122,7 @@ class SkimmingLayer(nn.Module):
             device=weight.device,
             dtype=weight.dtype,
         )
-        layer.load_state_dict(rnn.state_dict(), strict=False)  # All names of the big cell are torch's.
+        layer.load_state_dict(weights, strict=False)  # The small cell and the decision are not there.
         return layer.train(rnn.training)
 
     def reset_parameters(self) -> None:
@@ -130,6 +132,12 @@ class SkimmingLayer(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
         for zeros in self.buffers():
             nn.init.zeros_(zeros)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        weight = self._weight("weight_ih_l0")
+        for name, zeros in self.named_buffers(recurse=False):  # Not in the state, and not there on the meta device.
+            setattr(self, name, torch.zeros(zeros.shape, device=weight.device, dtype=weight.dtype))
 
     def flatten_parameters(self) -> None:
         """Do nothing: programs call this on torch's layers, and here the kernels lay the weights out themselves."""
@@ -166,12 +174,13 @@ class SkimmingLayer(nn.Module):
             padded = padded[:, None]
             state = tuple(s[:, None] for s in state) if state else None
         state = self._checked_state(padded, state)
-        if len(padded) == 0:
+        steps, batch, _ = padded.shape  # What records a call sees that these can change, as it does not with `len`.
+        if steps == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        outputs, last, decisions = self._run_layers(padded, torch.full((padded.shape[1],), len(padded)), state)
+        lengths = torch.full((batch,), steps, device=padded.device)
+        outputs, last, decisions = self._run_layers(padded, lengths, state)
         if not batched:
-            log_p, read, lengths = decisions
-            decisions = Decisions(log_p[:, :, 0], read[:, :, 0], lengths[0])
+            decisions = Decisions(decisions.log_probabilities[:, :, 0], decisions.read[:, :, 0], decisions.lengths[0])
             return outputs[:, 0], tuple(s[:, 0] for s in last), decisions
         return outputs.transpose(0, 1) if self.batch_first else outputs, last, decisions
 
@@ -299,7 +308,8 @@ class SkimmingLayer(nn.Module):
                 "Input and parameter tensors are not at the same device, "
                 f"found input tensor at {input.device} and parameter tensor at {weight.device}"
             )
-        if torch.is_autocast_enabled(input.device.type):
+        kind = input.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             input, state = input.to(dtype), None if state is None else tuple(s.to(dtype) for s in state)
         if input.dtype != dtype:
             raise ValueError(

@@ -6,6 +6,9 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -148,6 +151,10 @@ def test_traced_is_eager_and_the_weights_are_packed_once(skimming, _, bias, seed
     assert len(packs) == (kernels.KERNEL == "cpu")
     traced = torch.jit.trace(layer, (inputs,), check_trace=False)
     assert_close((traced(inputs), traced(-inputs)), (expected[0], layer(-inputs)), 0)
+    if kernels.KERNEL == "cpu":  # Of the reference each step is recorded.
+        for steps, batch in ((T + 2, B), (T - 1, B + 1)):
+            others = torch.randn(steps, batch, E)
+            assert_close(traced(others), layer(others), 0)
 
 
 @pytest.mark.parametrize("skimming, plain", PAIRS)
@@ -203,6 +210,87 @@ def test_another_devices_weights_or_state_are_refused_in_torchs_words(skimming, 
     state = tuple(s.to("meta") for s in state) if isinstance(state, tuple) else state.to("meta")
     with pytest.raises(RuntimeError, match="not at the same device, found input tensor at cpu and hidden tensor"):
         layer(inputs, state)
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize("change", [parametrizations.weight_norm, lambda m, n: prune.l1_unstructured(m, n, 0.5)])
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+@torch.no_grad()
+def test_weights_that_are_computed_are_taken_over(skimming, plain, change, name, seed):
+    theirs = plain(E, D).eval()
+    change(theirs, name)
+    ours = start_from(skimming, theirs)
+    ours.threshold = 0.0
+    inputs = torch.randn(T, B, E)
+    assert_close(ours(inputs), theirs(inputs))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("skimming, _", PAIRS)
+@torch.no_grad()
+def test_what_was_made_without_memory_can_be_loaded(skimming, _, assign, seed):
+    layer, inputs = skimming(E, D, S, bias=False).eval(), torch.randn(T, B, E)
+    deferred = skimming(E, D, S, bias=False, device="meta").eval()
+    if not assign:
+        deferred = deferred.to_empty(device="cpu")
+        for buffer in deferred.buffers():
+            buffer.fill_(1e9)
+    deferred.load_state_dict(layer.state_dict(), assign=assign)
+    assert_close(deferred(inputs), layer(inputs), 0)
+
+
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_without_memory_there_are_shapes(skimming, plain):
+    for factory in (partial(skimming, E, D, S), partial(plain, E, D)):
+        outputs = factory(device="meta").eval()(torch.randn(T, B, E, device="meta"))[0]
+        assert outputs.shape == (T, B, D) and outputs.is_meta
+        with FakeTensorMode(), torch.no_grad():
+            assert factory().eval()(torch.randn(T, B, E))[0].shape == (T, B, D)
+
+
+@pytest.mark.parametrize("skimming, _", PAIRS)
+@torch.no_grad()
+def test_a_graph_of_it_is_it(skimming, _, seed):
+    layer, inputs = skimming(E, D, S).eval(), torch.randn(T, B, E)
+    graph = make_fx(lambda x: layer(x)[0])(inputs)
+    assert_close(graph(-inputs), layer(-inputs)[0], 0)
+
+
+@pytest.mark.parametrize("skimming, _", PAIRS)
+@torch.no_grad()
+def test_the_default_device_is_not_asked(skimming, _, seed):
+    layer, inputs = skimming(E, D, S, 2).eval(), torch.randn(T, B, E)
+    packed = pack_padded_sequence(inputs, LENGTHS, enforce_sorted=False)
+    expected = layer(packed), layer(inputs)
+    with torch.device("meta"):
+        given = layer(packed), layer(inputs)
+    assert_close(given, expected, 0)
+
+
+@pytest.mark.parametrize("skimming, _", PAIRS)
+def test_transforms_of_functions(skimming, _, seed):
+    """Derivatives by `torch.func`, forward and backward, and a batch of calls."""
+    layer, inputs = skimming(E, D, S).eval(), torch.randn(T, B, E)
+    parameters = dict(layer.named_parameters())
+
+    def total(weights, x):
+        return torch.func.functional_call(layer, weights, (x,))[0].square().sum()
+
+    given = torch.func.grad(total)(parameters, inputs)
+    wanted = torch.autograd.grad(layer(inputs)[0].square().sum(), list(parameters.values()))
+    assert_close(list(given.values()), wanted, 1e-5)
+    with torch.no_grad():
+        many = torch.randn(3, T, B, E)
+        assert_close(torch.vmap(lambda x: layer(x)[0])(many), torch.stack([layer(x)[0] for x in many]))
+        layer.requires_grad_(False)
+        tangent = torch.randn_like(inputs)
+        _, slope = torch.func.jvp(lambda x: layer(x)[0], (inputs,), (tangent,))
+        step = 1e-3
+        numeric = (layer(inputs + step * tangent)[0] - layer(inputs - step * tangent)[0]) / (2 * step)
+        assert_close(slope, numeric, 1e-2)
+        with forward_ad.dual_level():
+            dual = layer(forward_ad.make_dual(inputs, tangent))[0]
+            assert_close(forward_ad.unpack_dual(dual).tangent, slope)
 
 
 @pytest.mark.parametrize("skimming, _", PAIRS)
