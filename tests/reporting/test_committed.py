@@ -62,7 +62,7 @@ def test_the_readme_quotes_the_claims(trials: list[Trial]):
             "imdb",
             "IMDb does: {value:.1f} times, {low:.1f} to {high:.1f} with 95 % confidence",
         ),
-        quoted("flop_reduction_at_accuracy", "sst", "SST needs {value:.1f} times fewer, {low:.1f} to {high:.1f})"),
+        quoted("flop_reduction_at_accuracy", "sst", "SST needs {value:.1f} times fewer, {low:.1f} to {high:.1f};"),
         quoted("skimming_beats_skipping", "sst", "{value:.1f} points more (95 %: {low:.1f} to {high:.1f}) on SST"),
         quoted("skimming_beats_skipping", "rotten_tomatoes", "({low:.1f} to {high:.1f}) on Rotten Tomatoes"),
         quoted("skimming_beats_skipping", "squad", "({low:.1f} to {high:.1f}) on SQuAD"),
@@ -70,8 +70,8 @@ def test_the_readme_quotes_the_claims(trials: list[Trial]):
         assert text in readme
     verdicts = Counter(trial.verdict for trial in trials)
     words = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-    for verdict in ("contradicted", "inconclusive", "not tested"):
-        assert f"{words[verdicts[verdict]]} are {verdict}" in readme
+    for verdict in ("supported", "contradicted", "inconclusive", "not tested"):
+        assert f"**{words[verdicts[verdict]].capitalize()} are {verdict}**" in readme
 
 
 def test_the_gpus_table_follows_from_its_measurements():
