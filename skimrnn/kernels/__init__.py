@@ -100,7 +100,9 @@ def kernel_text(device: torch.device) -> str:
 
 def runs_models_together(*tensors: Tensor) -> bool:
     """Whether the LSTM kernels take these tensors with a leading dimension of models: see `skimrnn.kernels.gpu`."""
-    return kernel_on(tensors[0].device) == "triton" and _gpu is not None and bool(_gpu.covers(*tensors))
+    if _gpu is None or kernel_on(tensors[0].device) != "triton" or _transformed():
+        return False
+    return bool(_gpu.covers(*tensors))
 
 
 def _runs_compiled(*tensors: Tensor) -> bool:
@@ -108,10 +110,12 @@ def _runs_compiled(*tensors: Tensor) -> bool:
 
     Of torch.func's transforms and forward-mode differentiation they know nothing: the reference takes them.
     """
-    return KERNEL == "cpu" and cpu.covers(*tensors) and (torch.compiler.is_compiling() or not _transformed())
+    return KERNEL == "cpu" and cpu.covers(*tensors) and not _transformed()
 
 
 def _transformed() -> bool:
+    if torch.compiler.is_compiling():
+        return False
     return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 

@@ -5,8 +5,8 @@ that train together, run in one launch. A whole sequence is one launch forward a
 sequence of one model, loops over its tokens, and keeps h and c in registers. Input projections before, and the
 gradients of weights and inputs after, are one large matrix product each, left to torch.
 
-Why so, for an H100: a step of d = 100 multiplies (100) by (100, 444), too little to share among SMs, and programs that
-share nothing need no synchronisation. What a step costs is its latency, and the 176 KB of hidden weights, which do not
+Why so, for an H100: a step of d = 100 multiplies (100) by (100, 448), too little to share among SMs, and programs that
+share nothing need no synchronisation. What a step costs is its latency, and the 179 KB of hidden weights, which do not
 fit the registers, but unpadded they fit the 256 KB of L1 that an SM has and are found there (at d = 200, in L2).
 Sequences side by side in a program, as matrix units would have them, were slower up to some 600 of them. Rows of gates
 lie unit by unit (i, f, g, o of the first, then of the second), so that the four gates of a unit are one access of 16
@@ -21,13 +21,14 @@ Under Triton's interpreter (`TRITON_INTERPRET=1`) the same code runs on CPU tens
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from skimrnn.kernels.reference import (
     CellWeights,
@@ -43,7 +44,7 @@ from skimrnn.kernels.reference import (
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels, on the CPU, as it does for its own tests."""
 
-_DECISION_ROWS = 4  # the margin of the decision and three rows of zeros, so that rows of gates stay aligned
+_LINE = 32  # Numbers of a line of the cache. Rows of gates are as many as fill whole lines, the last ones zero.
 
 
 def covers(*tensors: Tensor) -> bool:
@@ -84,9 +85,8 @@ def skim_lstm(
             temperature=temperature,
         )
         return in_order(ordered, order)
-    gumbel = None if noise is None else noise[..., 0] - noise[..., 1]  # Only the difference counts.
     weights = [*big, *small, *decision]
-    outputs, hidden, cell, log_p, read = _run(inputs, lengths, state, weights, threshold, gumbel, temperature)
+    outputs, hidden, cell, log_p, read = _run(inputs, lengths, state, weights, threshold, noise, temperature)
     return SkimSequence(outputs, (hidden, cell), log_p, read)
 
 
@@ -120,17 +120,15 @@ def _run(
     if not isinstance(temperature, Tensor):
         temperature = inputs.new_full(models, temperature)
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, hidden, cell, *weights))
-    outputs, last_hidden, last_cell, log_p, read, *_ = _forward(
-        inputs,
-        lengths.to(inputs.device).contiguous(),
-        hidden,
-        cell,
-        weights,
-        None if noise is None else noise.contiguous(),
-        temperature.to(inputs),
-        margin_at(threshold),
-        needs_gradient,
-    )
+    lengths, temperature = lengths.to(inputs.device).contiguous(), temperature.to(inputs)
+    noise, limit = None if noise is None else noise.contiguous(), margin_at(threshold)
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        results = _forward(inputs, lengths, hidden, cell, weights, noise, temperature, limit, needs_gradient)
+    elif needs_gradient:
+        results = _Sequence.apply(inputs, lengths, hidden, cell, noise, temperature, limit, *weights)
+    else:
+        results = _launch_forward(inputs, lengths, hidden, cell, weights, noise, temperature, limit, False)
+    outputs, last_hidden, last_cell, log_p, read, *_ = results
     return outputs, last_hidden, last_cell, log_p, read
 
 
@@ -165,18 +163,34 @@ def _rows(i, f, g, o, PADDED: tl.constexpr):
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _place(total, batch, by_sm, SMS: tl.constexpr):
+    """The model and the sequence of a program, and whether there is one.
+
+    Programs are dealt to the SMs (`SMS` of them) in turns. Those that an SM gets, `by_sm` of them, are neighbours here,
+    of one model if they can be: its weights then lie in that SM's L1 once.
+    """
+    program = tl.program_id(0)
+    place = program % SMS * by_sm + program // SMS
+    return (place // batch).to(tl.int64), place % batch, place < total
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _product(left, matrix, columns, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, AT_ONCE: tl.constexpr):
     """Values times a matrix (`HEIGHT`, `WIDTH`), both in memory, at some of its columns; zero beyond its width."""
+    inside = columns < WIDTH
+    # Those beyond read the first one instead: a mask would have registers set to zero for each load. That columns lie
+    # side by side is said here since it no longer shows; where the matrix is not aligned, they are loaded one by one.
+    columns = tl.max_contiguous(tl.multiple_of(tl.where(inside, columns, 0), 4), 4)
     total = tl.zeros(columns.shape, tl.float32)
     UNROLLED: tl.constexpr = HEIGHT if HEIGHT < 64 * AT_ONCE else 64 * AT_ONCE  # More takes minutes to compile.
     for start in range(0, HEIGHT, UNROLLED):
         for first in tl.static_range(0, UNROLLED, AT_ONCE):
             lines = start + first + tl.arange(0, AT_ONCE)
             left_values = tl.load(left + lines, mask=lines < HEIGHT, other=0.0)
-            mask = (lines < HEIGHT)[:, None] & (columns < WIDTH)[None, :]
-            values = tl.load(matrix + lines[:, None] * WIDTH + columns[None, :], mask=mask, other=0.0)
+            places = matrix + lines[:, None] * WIDTH + columns[None, :]
+            values = tl.load(places, mask=(lines < HEIGHT)[:, None], other=0.0)
             total += tl.sum(left_values[:, None] * values, axis=0)
-    return total
+    return tl.where(inside, total, 0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -191,14 +205,14 @@ def _gate_rows(d_hidden, d_cell, i, f, g, o, old_cell, squashed, PADDED: tl.cons
     )
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["steps", "batch", "total", "by_sm"])  # type: ignore[untyped-decorator]
 def _forward_kernel(
     projected,  # (N, T, B, R): gates of the big cell, of the small one, margin; the state's part is added in place
     lengths,  # (N, B)
     first_hidden,  # (N, B, D)
     first_cell,
     weights,  # (N, D, R)
-    noise,  # (N, T, B)
+    noise,  # (N, T, B, 2)
     temperature,  # (N)
     outputs,  # (N, T, B, D)
     last_hidden,
@@ -209,7 +223,10 @@ def _forward_kernel(
     cells,  # (N, T, B, D)
     steps,
     batch,
+    total,  # N B
+    by_sm,
     limit,  # of the margin: above it a token is read
+    SMS: tl.constexpr,
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
@@ -219,14 +236,15 @@ def _forward_kernel(
     RELAXED: tl.constexpr,
     KEEPS: tl.constexpr,
 ):
-    model = tl.program_id(1).to(tl.int64)
-    sequence = tl.program_id(0)
+    model, sequence, exists = _place(total, batch, by_sm, SMS)
+    if not exists:
+        return
     # From here on all places are counted from the model's own, so that they fit 32 bits.
     weights += model * ROW * HIDDEN
     projected += model * steps * batch * ROW
     outputs += model * steps * batch * HIDDEN
     cells += model * steps * batch * HIDDEN
-    noise += model * steps * batch
+    noise += model * steps * batch * 2
     log_p += model * steps * batch * 2
     read += model * steps * batch
     tape += model * steps * batch * ROW
@@ -247,7 +265,7 @@ def _forward_kernel(
     length = tl.load(lengths + model * batch + sequence).to(tl.int32)
     next_gates = tl.load(projected + sequence * ROW + rows, mask=is_row, other=0.0)
     if RELAXED:
-        next_gumbel = tl.load(noise + sequence)
+        next_gumbel = tl.load(noise + 2 * sequence) - tl.load(noise + 2 * sequence + 1)
     for step in range(length):
         token = step * batch + sequence
         row = token * ROW
@@ -257,7 +275,8 @@ def _forward_kernel(
         next_gates = tl.load(projected + row + batch * ROW + rows, mask=is_row & is_next, other=0.0)
         if RELAXED:
             gumbel = next_gumbel
-            next_gumbel = tl.load(noise + token + batch, mask=is_next, other=0.0)
+            gumbel_read = tl.load(noise + 2 * (token + batch), mask=is_next, other=0.0)
+            next_gumbel = gumbel_read - tl.load(noise + 2 * (token + batch) + 1, mask=is_next, other=0.0)
         if SKIMS:  # The small cell's gates and the margin go through memory from the threads that summed them.
             tl.store(projected + row + rows, gates, mask=is_row & (rows >= 4 * HIDDEN))
 
@@ -310,7 +329,9 @@ def _forward_kernel(
 
 
 # Weights that are loaded one by one, not by fours, leave each thread the sums of the unit that it keeps.
-@triton.jit(do_not_specialize_on_alignment=["weights"])  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=["steps", "batch", "total", "by_sm"], do_not_specialize_on_alignment=["weights"]
+)
 def _backward_kernel(
     lengths,
     first_hidden,
@@ -330,6 +351,9 @@ def _backward_kernel(
     d_first_cell,
     steps,
     batch,
+    total,
+    by_sm,
+    SMS: tl.constexpr,
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
@@ -338,8 +362,9 @@ def _backward_kernel(
     SKIMS: tl.constexpr,
     RELAXED: tl.constexpr,
 ):
-    model = tl.program_id(1).to(tl.int64)
-    sequence = tl.program_id(0)
+    model, sequence, exists = _place(total, batch, by_sm, SMS)
+    if not exists:
+        return
     weights += model * ROW * HIDDEN
     outputs += model * steps * batch * HIDDEN
     d_outputs += model * steps * batch * HIDDEN
@@ -430,16 +455,17 @@ def _backward_kernel(
     tl.store(d_first_cell + state + units, d_cell, mask=is_unit)
 
 
-# Operators ------------------------------------------------------------------------------------------------------------
+# Calls ----------------------------------------------------------------------------------------------------------------
 #
-# Each is one node of autograd: on a GPU a training step costs less than the launches of what could be nodes of its own.
+# Each way is one node of autograd: on a GPU a training step costs less than the launches of what could be nodes of its
+# own. What records calls sees an operator, whose dispatch takes a third of a call's time on the host.
 
 
 def _pack(weights: Sequence[Tensor]) -> Tensor:
     """One matrix (N, R, E + D + 1) for inputs, state and bias, its rows in the order of the kernels.
 
     A cell's rows lie gate after gate, and are laid unit after unit. The decision's two become that of the margin
-    logit(read) - logit(skim), and three of zeros behind it.
+    logit(read) - logit(skim). Behind it are rows of zeros.
     """
     parts = [
         torch.cat([by_input, by_hidden, (input_bias + hidden_bias)[..., None]], dim=-1)
@@ -447,8 +473,9 @@ def _pack(weights: Sequence[Tensor]) -> Tensor:
     ]
     rows = [part.unflatten(-2, (4, -1)).transpose(-3, -2).flatten(-3, -2) for part in parts[:2]]
     if len(parts) > 2:
-        margin = parts[2][..., :1, :] - parts[2][..., 1:, :]
-        rows += [margin, margin.new_zeros(*margin.shape[:-2], _DECISION_ROWS - 1, margin.shape[-1])]
+        rows.append(parts[2][..., :1, :] - parts[2][..., 1:, :])
+    height = sum(part.shape[-2] for part in rows)
+    rows.append(rows[0].new_zeros(*rows[0].shape[:-2], _row_size(weights) - height, rows[0].shape[-1]))
     return torch.cat(rows, dim=-2)
 
 
@@ -488,8 +515,14 @@ def _matmul(left: Tensor, right: Tensor) -> Tensor:
         return left @ right
 
 
-@torch.library.custom_op("skimrnn::gpu_forward", mutates_args=())
-def _forward(
+def _dealing(total: int, device: torch.device) -> tuple[tuple[int], dict[str, int]]:
+    """The grid of so many programs, and what they need to know of it: see `_place`."""
+    sms = 3 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+    by_sm = -(-total // sms)
+    return (total if by_sm == 1 else sms * by_sm,), {"total": total, "by_sm": by_sm, "SMS": sms}
+
+
+def _launch_forward(
     inputs: Tensor,
     lengths: Tensor,
     hidden: Tensor,
@@ -512,7 +545,8 @@ def _forward(
     if batch == 0:
         return (*results, rows, hidden_rows)  # type: ignore[return-value]
     with torch.cuda.device_of(inputs):  # Triton launches on the current one.
-        _forward_kernel[(batch, math.prod(inputs.shape[:-3]))](
+        grid, dealt = _dealing(math.prod(inputs.shape[:-3]) * batch, inputs.device)
+        _forward_kernel[grid](
             projected,
             lengths,
             hidden,
@@ -529,13 +563,17 @@ def _forward(
             cells,
             steps,
             batch,
-            limit,
+            limit=limit,
             SKIMS=len(weights) > 4,
             RELAXED=noise is not None,
             KEEPS=keeps,
+            **dealt,
             **_sizes(hidden.shape[-1], _small_size(weights), rows.shape[-2], rows.shape[-2] // 4),
         )
     return (*results, rows, hidden_rows)  # type: ignore[return-value]
+
+
+_forward = torch.library.custom_op("skimrnn::gpu_forward", _launch_forward, mutates_args=())
 
 
 def _small_size(weights: Sequence[Tensor]) -> int:
@@ -557,7 +595,9 @@ def _results(inputs: Tensor, hidden: Tensor, weights: Sequence[Tensor], keeps: b
 
 
 def _row_size(weights: Sequence[Tensor]) -> int:
-    return sum(weight.shape[-2] for weight in weights[0:8:4]) + (_DECISION_ROWS if len(weights) > 4 else 0)
+    """Places of a row of gates: those of the big cell, of the small one, the margin, and up to a whole line."""
+    used = sum(weight.shape[-2] for weight in weights[0:8:4]) + (len(weights) > 4)
+    return -(-used // _LINE) * _LINE
 
 
 @_forward.register_fake
@@ -577,8 +617,7 @@ def _(
     return (*_results(inputs, hidden, weights, keeps), *rows)
 
 
-@torch.library.custom_op("skimrnn::gpu_backward", mutates_args=())
-def _backward(
+def _launch_backward(
     lengths: Tensor,
     hidden: Tensor,
     cell: Tensor,
@@ -603,7 +642,8 @@ def _backward(
     if batch == 0:
         return d_projected, d_first_hidden, d_first_cell
     with torch.cuda.device_of(hidden):
-        _backward_kernel[(batch, math.prod(tape.shape[:-3]))](
+        grid, dealt = _dealing(math.prod(tape.shape[:-3]) * batch, hidden.device)
+        _backward_kernel[grid](
             lengths,
             hidden,
             cell,
@@ -624,9 +664,13 @@ def _backward(
             batch,
             SKIMS=skims,
             RELAXED=relaxed,
+            **dealt,
             **_sizes(hidden.shape[-1], small_size, row, hidden.shape[-1]),
         )
     return d_projected, d_first_hidden, d_first_cell
+
+
+_backward = torch.library.custom_op("skimrnn::gpu_backward", _launch_backward, mutates_args=())
 
 
 @_backward.register_fake
@@ -653,15 +697,22 @@ def _(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     values, lengths, hidden, cell, weights, noise, temperature, _, _ = inputs
+    ctx.set_materialize_grads(False)  # What has no gradient would get zeros as large as it is.
     outputs, _, _, log_p, read, tape, cells, rows, hidden_rows = output
     ctx.mark_non_differentiable(read, tape, cells, rows, hidden_rows)
     ctx.save_for_backward(values, lengths, hidden, cell, temperature, outputs, log_p, tape, cells, rows, hidden_rows)
     ctx.small_size, ctx.skims, ctx.relaxed = _small_size(weights), len(weights) > 4, noise is not None
 
 
-def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+def _differentiate(
+    ctx: Any, *gradients: Tensor | None, backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _backward
+) -> tuple[Any, ...]:
     inputs, lengths, hidden, cell, temperature, outputs, log_p, tape, cells, rows, hidden_rows = ctx.saved_tensors
-    d_projected, d_hidden, d_cell = _backward(
+    given = [
+        torch.zeros_like(value) if gradient is None else gradient
+        for gradient, value in zip(gradients, (outputs, hidden, cell, log_p), strict=False)
+    ]
+    d_projected, d_hidden, d_cell = backward(
         lengths,
         hidden,
         cell,
@@ -674,7 +725,7 @@ def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         log_p,
         tape,
         cells,
-        *gradients[:4],
+        *given,
     )
     by_token, width = d_projected.flatten(-3, -2), inputs.shape[-1]  # (N, T B, R)
     d_inputs = _matmul(by_token, rows[..., :width]).view_as(inputs) if ctx.needs_input_grad[0] else None
@@ -686,3 +737,30 @@ def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
+
+
+class _Sequence(torch.autograd.Function):
+    """The same without an operator."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        lengths: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        noise: Tensor | None,
+        temperature: Tensor,
+        limit: float,
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        arguments = (inputs, lengths, hidden, cell, list(weights), noise, temperature, limit, True)
+        results = _launch_forward(*arguments)
+        _save(ctx, arguments, results)
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        d_inputs, _, d_hidden, d_cell, d_weights, *_ = _differentiate(ctx, *gradients, backward=_launch_backward)
+        return d_inputs, None, d_hidden, d_cell, None, None, None, *d_weights

@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from skimrnn import kernels
 from skimrnn.kernels import CellWeights
+from skimrnn.kernels.reference import reorder, reversal
 
 
 def padded_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,14 +23,32 @@ def padded_lstm(lstm: nn.LSTM, inputs: Tensor, lengths: Tensor) -> tuple[Tensor,
     for layer in range(lstm.num_layers):
         if layer > 0:
             inputs = functional.dropout(inputs, lstm.dropout, lstm.training)
-        runs = []
-        for reverse in directions:
+        cells = []
+        for _ in directions:
             parameters: list[Tensor] = list(next(weights))
             if not lstm.bias:
                 parameters += [state.new_zeros(len(parameters[0]))] * 2
-            runs.append(kernels.lstm(inputs, lengths, (state, state), CellWeights(*parameters), reverse=reverse))
+            cells.append(CellWeights(*parameters))
+        if lstm.bidirectional and kernels.runs_models_together(inputs):
+            runs = _both_directions(inputs, lengths, state, cells)
+        else:
+            runs = [
+                kernels.lstm(inputs, lengths, (state, state), cell, reverse=reverse)
+                for cell, reverse in zip(cells, directions, strict=True)
+            ]
         inputs, last = (torch.cat(both, dim=-1) if len(both) > 1 else both[0] for both in zip(*runs, strict=True))
     return inputs, last
+
+
+def _both_directions(
+    inputs: Tensor, lengths: Tensor, state: Tensor, cells: list[CellWeights]
+) -> list[tuple[Tensor, Tensor]]:
+    """Outputs and the last h forward and backward, in one launch."""
+    order = reversal(lengths, len(inputs))
+    sides, first = torch.stack([inputs, reorder(inputs, order)]), state.expand(2, *state.shape)
+    weights = CellWeights(*map(torch.stack, zip(*cells, strict=True)))
+    outputs, last = kernels.lstm(sides, lengths.expand(2, -1), (first, first), weights)
+    return [(outputs[0], last[0]), (reorder(outputs[1], order), last[1])]
 
 
 def checked_lengths(lengths: Tensor, inputs: Tensor) -> Tensor:

@@ -163,6 +163,8 @@ def _step_functions(device: torch.device, batch: int, steps: int) -> _Functions:
         layer.to(device)
 
         def run() -> None:
+            inputs.grad = None
+            layer.zero_grad()
             if isinstance(layer, SkimLSTM):
                 output, _, decisions = layer(inputs, return_decisions=True)
                 (output.sum() + _GAMMA * decisions.skim_loss()).backward()

@@ -6,6 +6,7 @@ from torch import nn
 
 from skimrnn import SkimLSTM, kernels
 from skimrnn.kernels import CellWeights, DecisionWeights, gpu, reference
+from skimrnn.layers.plain_lstm import padded_lstm
 from tests.parity.cases import Case, assert_gradients_agree, error, make_case, values
 
 DEVICE = "cpu" if gpu.INTERPRETED else "cuda"
@@ -69,6 +70,23 @@ def test_autocast_changes_nothing(seed: int) -> None:
             assert torch.equal(given, wanted)
 
 
+@pytest.mark.parametrize("result", ["all", "outputs", "log_probabilities"])
+def test_the_operator_is_the_function(result: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is recorded of a call, and gradients through some of its results alone."""
+    case = on_device(make_case("lstm", SIZES[0]), True)
+
+    def results() -> list[torch.Tensor]:
+        run = case.run(gpu, noise=case.noise, temperature=0.6)
+        through = values(run) if result == "all" else [getattr(run, result)]
+        gradients = torch.autograd.grad(sum(v.square().sum() for v in through), case.leaves(), materialize_grads=True)
+        return [*values(run), run.read, *gradients]
+
+    plain = results()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert all(map(torch.equal, results(), plain))
+    assert sum(bool(gradient.any()) for gradient in plain[-len(case.leaves()) :]) >= 4
+
+
 def test_hard_decisions_backwards_without_a_gradient(seed: int) -> None:
     """Nothing is kept for a way back then."""
     case = make_case("lstm", SIZES[0])
@@ -114,6 +132,25 @@ def test_plain_lstms_differentiate(seed: int) -> None:
         leaves = [double.inputs, *double.state, *layer.parameters()]
         wanted = torch.autograd.grad(output, leaves, gradient * valid[..., None])
         assert [error(a.cpu(), e) < 1e-5 for a, e in zip(given, wanted, strict=True)] == [True] * len(wanted)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_both_directions_of_torchs_layer_run_in_one_launch(
+    bias: bool, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = nn.LSTM(3, 5, 2, bidirectional=True, bias=bias).to(DEVICE)
+    inputs, lengths = torch.randn(4, 3, 3, device=DEVICE, requires_grad=True), torch.tensor([2, 4, 3])
+    launches, launch = [], gpu._launch_forward
+    monkeypatch.setattr(gpu, "_launch_forward", lambda *arguments: launches.append(1) or launch(*arguments))
+    outputs, last = padded_lstm(layer, inputs, lengths)
+    assert len(launches) == 2  # One a layer.
+    packed = nn.utils.rnn.pack_padded_sequence(inputs, lengths, enforce_sorted=False)
+    expected, (hidden, _) = layer(packed)
+    expected, _ = nn.utils.rnn.pad_packed_sequence(expected)
+    assert error(outputs, expected) < 1e-5 and error(last, torch.cat([*hidden[-2:]], dim=-1)) < 1e-5
+    leaves = [inputs, *layer.parameters()]
+    given, wanted = (torch.autograd.grad(o.square().sum(), leaves) for o in (outputs, expected))
+    assert all(error(g, w) < 1e-5 for g, w in zip(given, wanted, strict=True))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -166,8 +203,8 @@ def test_both_directions_of_a_layer_run_in_one_launch(
         torch.randn(4, 3, 3).to(DEVICE), torch.tensor([2, 4, 3]), enforce_sorted=False
     )
     launches = []
-    launch = gpu._forward
-    monkeypatch.setattr(gpu, "_forward", lambda *arguments: launches.append(1) or launch(*arguments))
+    launch = gpu._launch_forward
+    monkeypatch.setattr(gpu, "_launch_forward", lambda *arguments: launches.append(1) or launch(*arguments))
     torch.manual_seed(0)
     output, last, decisions = layer(inputs, return_decisions=True)
     assert len(launches) == 1
@@ -209,7 +246,7 @@ def test_opcheck(relaxed: bool, seed: int) -> None:
     rows = (4 * hidden, 4 * small, 2)
     weights = [random(n, *rest) for n in rows for rest in ((width,), (hidden,), (), ())]
     lengths = torch.tensor([[1, 2], [2, 2]], device=DEVICE)
-    noise = torch.randn(models, steps, batch, device=DEVICE) if relaxed else None
+    noise = torch.randn(models, steps, batch, 2, device=DEVICE) if relaxed else None
     temperature = torch.ones(models, device=DEVICE)
     inputs, h, c = random(steps, batch, width), random(batch, hidden), random(batch, hidden)
     arguments = (inputs, lengths, h, c, weights, noise, temperature, 0.5, True)

@@ -15,15 +15,19 @@ from triton.compiler import ASTSource
 from skimrnn.kernels import gpu
 
 HIDDEN, SMALL = 100, 10
-ROW = 4 * (HIDDEN + SMALL) + gpu._DECISION_ROWS
+ROW = 448  # 440 gates, the margin, and up to a whole line of the cache
 
 
 def compiled(kernel: triton.JITFunction, units: int, capability: int, **constants: bool) -> dict[str, str | bytes]:
     """The code of a kernel for d = 100 and d' = 10 on GPUs of a compute capability."""
     sizes = gpu._sizes(HIDDEN, SMALL, ROW, units)
     options = {name: sizes.pop(name) for name in ("num_warps", "num_stages")}
-    types = {"steps": "i32", "batch": "i32", "limit": "fp32", "lengths": "*i64", "read": "*i1"}
-    constants = sizes | constants
+    types = dict.fromkeys(("steps", "batch", "total", "by_sm"), "i32") | {
+        "limit": "fp32",
+        "lengths": "*i64",
+        "read": "*i1",
+    }
+    constants = sizes | {"SMS": 132} | constants
     signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in kernel.arg_names}
     aligned = [p.num for p in kernel.params if signature[p.name][0] == "*" and not p.do_not_specialize_on_alignment]
     source = ASTSource(kernel, signature, constants, {(place,): [["tt.divisibility", 16]] for place in aligned})

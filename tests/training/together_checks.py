@@ -51,12 +51,12 @@ def test_a_run_in_a_pack_is_the_run_alone(model: str, few: Prepared, tmp_path: P
     members = [Member(run, tmp_path / "pack" / str(run.seed), Silent()) for run in runs]
     train(runs[0], few, members[0].folder, Silent(), until=2, device=DEVICE)
     launches = []
-    launch = gpu._forward
-    gpu._forward = lambda *arguments: launches.append(arguments[0].shape[:-3]) or launch(*arguments)
+    launch = gpu._launch_forward
+    gpu._launch_forward = lambda *arguments: launches.append(arguments[0].shape[:-3]) or launch(*arguments)
     try:
         assert train_together(members, few, DEVICE) == [True] * 3
     finally:
-        gpu._forward = launch
+        gpu._launch_forward = launch
     assert [models for models in launches if models] == [(2,), (2,), (3,), (2,)]  # One model alone is validation.
     for run, member in zip(runs, members, strict=True):
         folder = tmp_path / "alone" / str(run.seed)
