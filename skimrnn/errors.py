@@ -45,7 +45,7 @@ def machine_failure(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"out of memory: free some, raise the limit or lower batch_size; {_GO_ON}"
     if isinstance(error, BrokenExecutor):
-        return f"a training process was killed, as where memory runs out: free some or lower --jobs; {_GO_ON}"
+        return f"a worker process was killed, as where memory runs out: free some, or have fewer side by side; {_GO_ON}"
     if isinstance(error, RuntimeError) and "CUDA error" in text:
         return f"the GPU failed ({reason}): check it with nvidia-smi; {_GO_ON}"
     return None

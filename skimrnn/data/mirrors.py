@@ -103,7 +103,7 @@ def make_mirror(mirror: Path, datasets: Iterable[Dataset], tell: Callable[[str],
             checked_split(table, dataset, split, f"{dataset.address} ({split}, from the hub)")
             write_parquet(path, table)
             manifest[names[split]] = _entry(path, table.num_rows, dataset.rows[split], revision)
-        write_json(mirror / "manifest.json", manifest)
+            write_json(mirror / "manifest.json", manifest)
         tell(f"{dataset.name}: {sum(manifest[name]['rows'] for name in names.values()):,} rows, revision {revision}")
 
 

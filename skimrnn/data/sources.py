@@ -131,9 +131,10 @@ def listed_file(mirror: Path, dataset: Dataset, split: str) -> MirroredFile | No
 
 
 def _mirrored_revision(mirror: Path, dataset: Dataset) -> str | None:
-    """The hub's revision that a mirror was made from, where its manifest says so."""
-    entry = listed_file(mirror, dataset, "train")
-    return entry.revision if entry else None
+    """The hub's revision that all files of a dataset in a mirror are of, where its manifest says so."""
+    entries = [listed_file(mirror, dataset, split) for split in dataset.rows]
+    revisions = {entry.revision if entry else None for entry in entries}
+    return revisions.pop() if len(revisions) == 1 else None
 
 
 def _hold_against_manifest(mirror: Path, dataset: Dataset, split: str, rows: int) -> None:

@@ -62,9 +62,9 @@ def download_glove(dimension: int, cache: Path) -> tuple[list[str], Vectors]:
         download(GLOVE, cache, "check the network, or set vectors.source to file (with vectors.path) or corpus")
     member = f"glove.6B.{dimension}d.txt"
     try:
-        with zipfile.ZipFile(cache) as archive, archive.open(member) as file:
+        with explain_os_errors("read", cache), zipfile.ZipFile(cache) as archive, archive.open(member) as file:
             return _parse_glove(io.TextIOWrapper(file, "utf-8"), dimension, f"{cache}:{member}")
-    except (zipfile.BadZipFile, *_DAMAGE) as error:
+    except (zipfile.BadZipFile, RuntimeError, ValueError, *_DAMAGE) as error:
         raise UserError(f"{cache}: truncated or not a zip archive: delete it and run again") from error
     except KeyError as error:
         raise UserError(f"{cache}: no {member}: GloVe 6B has 50, 100, 200 and 300 dimensions") from error
@@ -209,7 +209,16 @@ def _parse_npz(path: Path, dimension: int) -> tuple[list[str], Vectors]:
                 vectors = arrays["vectors"].astype(np.float32)
             else:
                 vectors = arrays["q"].astype(np.float32) * (arrays["scale"].astype(np.float32)[:, None] / 127)
-    except (AttributeError, KeyError, TypeError, ValueError, zipfile.BadZipFile, *_DAMAGE, *_NO_HEADER) as error:
+    except (
+        AttributeError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        *_DAMAGE,
+        *_NO_HEADER,
+    ) as error:
         raise UserError(f"{path}: needs arrays words and vectors, or words, q and scale: {error}") from error
     if vectors.shape != (len(words), dimension):
         raise UserError(f"{path}: vectors of shape {vectors.shape} where ({len(words)}, {dimension}) is needed")

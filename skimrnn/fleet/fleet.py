@@ -206,7 +206,7 @@ def _work_off(
 ) -> list[UserError]:
     """Do first steps and then the others one after another or, in worker processes, each when its own first steps end.
 
-    Where first steps fail, what starts from them is left. Gives the errors of those that fail.
+    Where first steps fail, what waits for them is left. Gives the errors of those that fail.
     """
     failures = []
     waiting = _waiting_for(first_steps, jobs, places)
@@ -219,7 +219,7 @@ def _work_off(
                 _do(job, places, device, deadline)
             except UserError as error:
                 failures.append(error)
-                left += [other for other in waiting.get(job, []) if other.start]
+                left += waiting.get(job, [])
     else:
         ready = [job for job in jobs if not any(job in others for others in waiting.values())]
         # Threads of this process's libraries do not survive a fork, and a GPU cannot be used in a forked process.
@@ -230,16 +230,17 @@ def _work_off(
             try:
                 while running:
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        followers = waiting.get(running.pop(future), [])
+                        ended = running.pop(future)
                         try:
                             future.result()
                         except UserError as error:
                             failures.append(error)
-                            followers = [job for job in followers if job.start is None]
-                        for job in followers:
+                            continue
+                        for job in waiting.get(ended, []):
                             running[pool.submit(_do, job, places, device, deadline)] = job
             except KeyboardInterrupt:
-                pool.shutdown(wait=False, cancel_futures=True)
+                for worker in multiprocessing.active_children():  # They would go on to what they were handed already.
+                    worker.terminate()
                 raise
     return failures
 

@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from skimrnn.errors import UserError
 from skimrnn.kernels import _cpu
+from skimrnn.kernels.recording import is_recorded
 from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State, margin_at
 
 SUPPORTED_ISAS: list[str] = list(_cpu.supported)
@@ -132,12 +133,7 @@ def _run(
 ) -> SkimSequence:
     _check_shapes(inputs, lengths, state, weights)
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, *state, *weights))
-    # What records calls, or only pretends to make them, sees operators of torch's alone.
-    recorded = (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
+    recorded = is_recorded((inputs, *state, *weights))
     if noise is None and not wants_gradient and not recorded:
         return _infer(_packed(cell, weights), weights, inputs, None, None, lengths, state, threshold, reverse)
     if not recorded:

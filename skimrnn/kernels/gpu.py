@@ -30,6 +30,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from skimrnn.kernels.recording import is_recorded
 from skimrnn.kernels.reference import (
     CellWeights,
     DecisionWeights,
@@ -122,7 +123,7 @@ def _run(
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, hidden, cell, *weights))
     lengths, temperature = lengths.to(inputs.device).contiguous(), temperature.to(inputs)
     noise, limit = None if noise is None else noise.contiguous(), margin_at(threshold)
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+    if is_recorded((inputs, hidden, cell, *weights)):
         results = _forward(inputs, lengths, hidden, cell, weights, noise, temperature, limit, needs_gradient)
     elif needs_gradient:
         results = _Sequence.apply(inputs, lengths, hidden, cell, noise, temperature, limit, *weights)
@@ -166,8 +167,9 @@ def _rows(i, f, g, o, PADDED: tl.constexpr):
 def _place(total, batch, by_sm, SMS: tl.constexpr):
     """The model and the sequence of a program, and whether there is one.
 
-    Programs are dealt to the SMs (`SMS` of them) in turns. Those that an SM gets, `by_sm` of them, are neighbours here,
-    of one model if they can be: its weights then lie in that SM's L1 once.
+    Programs are taken to be dealt to the SMs (`SMS` of them) in turns, which CUDA does not promise: speed alone depends
+    on it. Those that an SM gets, `by_sm` of them, are neighbours here, of one model if they can be: its weights are
+    then in that SM's L1 once.
     """
     program = tl.program_id(0)
     place = program % SMS * by_sm + program // SMS

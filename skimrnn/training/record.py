@@ -243,7 +243,9 @@ def weights_file(folder: Path, *, unfinished: bool = False) -> Path:
 def _weights_of(run: RunConfig, prepared: Prepared, path: Path) -> dict[str, Tensor]:
     """The tensors at `path`; a `UserError` where they are not of this config and data."""
     weights, metadata = read_tensors(path)
-    if metadata.get("run") != run_digest(run, prepared):
+    if "run" not in metadata:
+        raise UserError(f"{path}: does not say which run it is of, as earlier versions' did not: train the run again")
+    if metadata["run"] != run_digest(run, prepared):
         raise UserError(f"{path}: of another config or other data: train the run again, or give what it was made with")
     return weights
 

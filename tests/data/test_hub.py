@@ -192,7 +192,7 @@ def test_what_lies_in_a_mirror_without_a_manifest_is_kept_and_listed(
     mirror = tmp_path / "mirror"
     small, imdb = replace(dataset, rows={"train": 300, "validation": 300, "test": 301}), DATASETS["imdb"]
     own = {}
-    for one, split in ((small, "train"), (small, "test"), (imdb, "test")):
+    for one, split in ((small, "validation"), (small, "test"), (imdb, "test")):
         path = mirror / one.address / f"{split}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         own[path] = parquet(**rows("own", 7))
@@ -201,13 +201,14 @@ def test_what_lies_in_a_mirror_without_a_manifest_is_kept_and_listed(
     assert all(path.read_bytes() == content for path, content in own.items())
     manifest = read_json(mirror / "manifest.json")
     assert {name: entry["rows"] for name, entry in manifest.items()} == {
-        f"{small.address}/train.parquet": 7,
-        f"{small.address}/validation.parquet": 300,
+        f"{small.address}/train.parquet": 300,
+        f"{small.address}/validation.parquet": 7,
         f"{small.address}/test.parquet": 7,
         f"{imdb.address}/test.parquet": 7,
     }
     fetch_dataset(small, "mirror", mirror, tmp_path / "raw")
-    assert read_json(tmp_path / "raw" / "manifest.json")["complete"] is False
+    fetched = read_json(tmp_path / "raw" / "manifest.json")
+    assert fetched["complete"] is False and fetched["revision"] is None  # Its files are of more than one origin.
 
 
 def command(hub: Hub, folder: Path, output: str, **environment: str) -> subprocess.CompletedProcess[str]:

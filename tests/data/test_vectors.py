@@ -80,8 +80,10 @@ def test_damage_in_the_middle(kind: str, tmp_path: Path) -> None:
     else:
         np.savez_compressed(path, words=np.array(words), vectors=table)
     whole, refused = path.read_bytes(), 0
-    for place in range(0, len(whole) - 40, 40):
-        path.write_bytes(whole[:place] + b"\x5a" * 40 + whole[place + 40 :])
+    places = [(place, 40) for place in range(0, len(whole) - 40, 40)]
+    places += [(place, 1) for ends in (range(60), range(len(whole) - 200, len(whole))) for place in ends]  # Headers.
+    for place, size in places:
+        path.write_bytes(whole[:place] + b"\x5a" * size + whole[place + size :])
         try:
             assert np.array_equal(read()[1], table)
         except UserError as error:

@@ -245,7 +245,10 @@ def test_without_memory_there_are_shapes(skimming, plain):
         outputs = factory(device="meta").eval()(torch.randn(T, B, E, device="meta"))[0]
         assert outputs.shape == (T, B, D) and outputs.is_meta
         with FakeTensorMode(), torch.no_grad():
-            assert factory().eval()(torch.randn(T, B, E))[0].shape == (T, B, D)
+            layer, inputs = factory().eval(), torch.randn(T, B, E)
+            assert layer(inputs)[0].shape == (T, B, D)
+        with torch.no_grad(), pytest.raises(AssertionError, match="FakeTensorMode"):
+            layer(inputs)  # Out of the mode that they were made in.
 
 
 @pytest.mark.parametrize("skimming, _", PAIRS)

@@ -82,9 +82,18 @@ def test_the_operator_is_the_function(result: str, seed: int, monkeypatch: pytes
         return [*values(run), run.read, *gradients]
 
     plain = results()
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr("skimrnn.kernels.gpu.is_recorded", lambda _: True)
     assert all(map(torch.equal, results(), plain))
     assert sum(bool(gradient.any()) for gradient in plain[-len(case.leaves()) :]) >= 4
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace:DeprecationWarning")
+@torch.no_grad()
+def test_traced_is_eager(seed: int) -> None:
+    layer = SkimLSTM(3, 5, 2).to(DEVICE).eval()
+    traced = torch.jit.trace(layer, (torch.randn(4, 2, 3, device=DEVICE),), check_trace=False)
+    inputs = torch.randn(5, 3, 3, device=DEVICE)
+    assert torch.equal(traced(inputs)[0], layer(inputs)[0])
 
 
 def test_hard_decisions_backwards_without_a_gradient(seed: int) -> None:

@@ -244,6 +244,16 @@ def test_the_summary_sets_beside_the_paper_the_rows_that_both_have(
     assert (imdb.skimmed.paper, imdb.skimmed.ours) == ("63.2 to 90.7", "not run")
 
 
+@pytest.mark.parametrize("model", ["lstm", "skim-5-0.01"])
+def test_a_summary_of_one_model(model: str, make_config: Callable[..., Config], make_record, store, tmp_path: Path):
+    config = make_config(models={model: MODELS[model]})
+    store(make_record(config, "sst", model, 0))
+    sst, imdb = summarise([read_results(config, tmp_path)]).outcomes
+    standard, skimming = (sst.standard.ours != "not run", sst.skimming.ours != "not run")
+    assert (standard, skimming) == (model == "lstm", model != "lstm")
+    assert (imdb.standard.ours, imdb.skimming.ours) == ("not run", "not run")
+
+
 def test_synthetic_corpora_are_announced(make_config: Callable[..., Config], figures: Path, tmp_path: Path):
     evidence = read_evidence(make_config(scale="smoke", data={"source": "embedded"}), tmp_path)
     page.write_page(evidence, tmp_path, figures, tmp_path / "index.html")

@@ -1,6 +1,8 @@
 """The fleet: the pipeline's records, from runs side by side, within a budget, with few libraries."""
 
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -163,8 +165,7 @@ def test_nothing_starts_from_first_steps_that_failed(
     monkeypatch.setattr(Places, "data", lambda *_: None)
     with pytest.raises(UserError, match=r"the disk is full$"):
         run_fleet(paper, runs, places, CPU, jobs=jobs)
-    others = ["squad lstm_att 1 to step 5000", "squad lstm_att 1", "squad sk_lstm_att-0-0.1 1"]
-    assert sorted(done) == sorted(["squad lstm_att 0", *others])
+    assert done == ["squad lstm_att 1 to step 5000", "squad lstm_att 1", "squad sk_lstm_att-0-0.1 1"]
 
 
 def test_a_run_that_others_start_from_keeps_its_first_steps(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,22 +176,39 @@ def test_a_run_that_others_start_from_keeps_its_first_steps(places: Places, monk
     assert later[0].start is None
 
 
-def test_an_interruption_ends_it(config: Config, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In whichever process it is seen first: what has not begun does not begin."""
-    begun = []
+INTERRUPTED = """
+import signal, sys, time
+from pathlib import Path
+from skimrnn.fleet import fleet
+from skimrnn.fleet.__main__ import main
+begun = Path(sys.argv[1])
+def do(job, *_):
+    (begun / job.title).touch()
+    time.sleep(2)
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    fleet._do = do
+    main(sys.argv[2:])
+"""
 
-    def do(job: Job, *_: object) -> None:
-        begun.append(job.title)
-        if len(begun) == 1:
-            raise KeyboardInterrupt
-        time.sleep(0.2)
 
-    monkeypatch.setattr(fleet, "_do", do)
-    monkeypatch.setattr(fleet, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
-    runs = [config.run("sst", "lstm", seed) for seed in range(20)]
-    with pytest.raises(KeyboardInterrupt):
-        run_fleet(config, runs, places, CPU, jobs=2)
-    assert len(begun) < 6
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_an_interruption_ends_it(whole_group: bool, config: Config, places: Places, tmp_path: Path) -> None:
+    """What has not begun does not begin, whoever hears of it."""
+    (script := tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    (begun := tmp_path / "begun").mkdir()
+    many = config.model_copy(update={"seeds": list(range(6))})
+    arguments = [str(begun), *command(many, places, "--jobs", "2")]
+    process = subprocess.Popen(
+        [sys.executable, script, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while len(list(begun.iterdir())) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and "interrupted: run the same command to go on" in said
+    assert len(list(begun.iterdir())) < 4
 
 
 def test_a_result_that_cannot_be_written_does_not_keep_the_others_from_it(
@@ -258,7 +276,7 @@ def test_mistakes_are_one_line(
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "a training process was killed"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "a worker process was killed"),
         (PermissionError(13, "Permission denied", "results"), "Permission denied: 'results': check the path"),
     ],
 )

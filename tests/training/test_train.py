@@ -150,6 +150,10 @@ def test_weights_of_another_config_or_other_data_are_not_scored(prepared: Prepar
     for other, data in others:
         with pytest.raises(UserError, match=r"weights\.safetensors: of another config or other data: train the run"):
             write_record(other, data, tmp_path, tmp_path / "0.json")
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, read_tensors(path)[0])
+    with pytest.raises(UserError, match=r"weights\.safetensors: does not say which run it is of"):
+        write_record(run, prepared, tmp_path, tmp_path / "0.json")
     assert not (tmp_path / "0.json").exists()
 
 

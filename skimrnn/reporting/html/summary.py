@@ -82,9 +82,9 @@ def _outcome(table: Table, document: str, runs: str) -> Outcome:
 def _pair(rows: list[Row], metric: str, paper_ways: Ways = ("",), our_ways: Ways = ("",)) -> Pair:
     """Ranges over the rows that have both numbers or, where there is none, over those that have either."""
     pairs = [(_value(row, metric, paper_ways)[0], _value(row, metric, our_ways)[1]) for row in rows]
-    both = [(paper, ours) for paper, ours in pairs if paper is not None and ours is not None]
-    paper, ours = ([value for value in values if value is not None] for values in zip(*(both or pairs), strict=True))
-    return Pair(_range(paper, NOTHING), _range(ours, NOT_RUN))
+    pairs = [(paper, ours) for paper, ours in pairs if paper is not None and ours is not None] or pairs
+    papers, own = [paper for paper, _ in pairs if paper is not None], [ours for _, ours in pairs if ours is not None]
+    return Pair(_range(papers, NOTHING), _range(own, NOT_RUN))
 
 
 def _value(row: Row, metric: str, ways: Ways) -> tuple[float | None, float | None]:
