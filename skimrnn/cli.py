@@ -52,10 +52,7 @@ def command_of(group: typer.Typer) -> Callable[[Verb], Verb]:
             except KeyboardInterrupt:
                 print("interrupted: run the same command to go on", file=sys.stderr)
                 raise typer.Exit(130) from None
-            except OSError as error:  # Where nothing more is known of it.
-                print(f"error: {error}: check the path and the machine", file=sys.stderr)
-                raise typer.Exit(2) from None
-            except (MemoryError, RuntimeError) as error:
+            except (MemoryError, OSError, RuntimeError) as error:
                 if (failure := machine_failure(error)) is None:
                     raise
                 print(f"error: {failure}", file=sys.stderr)

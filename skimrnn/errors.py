@@ -37,7 +37,7 @@ def explain_os_errors(action: str, path: object) -> Iterator[None]:
 
 
 def machine_failure(error: BaseException) -> str | None:
-    """One line about an error that means the machine lacks memory or has lost its GPU; None for any other."""
+    """One line about an error that means that the machine fails: no memory, a lost GPU, a file; None for any other."""
     text = str(error)
     reason = text.strip().split("\n")[0]
     if "CUDA out of memory" in text:
@@ -48,6 +48,8 @@ def machine_failure(error: BaseException) -> str | None:
         return f"a worker process was killed, as where memory runs out: free some, or have fewer side by side; {_GO_ON}"
     if isinstance(error, RuntimeError) and "CUDA error" in text:
         return f"the GPU failed ({reason}): check it with nvidia-smi; {_GO_ON}"
+    if isinstance(error, OSError):  # Where nothing more is known of it.
+        return f"{error}: check the path and the machine"
     return None
 
 

@@ -79,8 +79,8 @@ def make_mirror(mirror: Path, datasets: Iterable[Dataset], tell: Callable[[str],
     unlisted = {
         name: (dataset, split)
         for dataset in {dataset.name: dataset for dataset in (*DATASETS.values(), *datasets)}.values()
-        for split, name in _names(dataset).items()
-        if name not in manifest and (mirror / name).is_file()
+        for split in dataset.rows
+        if (name := dataset.file(split)) not in manifest and (mirror / name).is_file()
     }
     for name, (dataset, split) in unlisted.items():
         table = read_parquet(mirror / name)
@@ -92,7 +92,7 @@ def make_mirror(mirror: Path, datasets: Iterable[Dataset], tell: Callable[[str],
     for dataset in datasets:
         if not dataset.on_hub:
             raise UserError(f"{dataset.name} is not on the hub: README says where it comes from")
-        names = _names(dataset)
+        names = {split: dataset.file(split) for split in dataset.rows}
         lacking = [split for split, name in names.items() if not (name in manifest and (mirror / name).is_file())]
         if not lacking:
             tell(f"{dataset.name}: there already")
@@ -105,11 +105,6 @@ def make_mirror(mirror: Path, datasets: Iterable[Dataset], tell: Callable[[str],
             manifest[names[split]] = _entry(path, table.num_rows, dataset.rows[split], revision)
             write_json(mirror / "manifest.json", manifest)
         tell(f"{dataset.name}: {sum(manifest[name]['rows'] for name in names.values()):,} rows, revision {revision}")
-
-
-def _names(dataset: Dataset) -> dict[str, str]:
-    """What the manifest calls the file of each split."""
-    return {split: f"{dataset.address}/{split}.parquet" for split in dataset.rows}
 
 
 def _entry(path: Path, rows: int, official_rows: int, revision: str | None) -> dict[str, Any]:

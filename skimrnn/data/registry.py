@@ -46,6 +46,10 @@ class Dataset:
         """`<org>/<name>`, then the configuration where the dataset is one of several: its folder in a mirror, too."""
         return f"{self.hub_id}/{self.hub_config}" if self.hub_config else self.hub_id
 
+    def file(self, split: str) -> str:
+        """Where a mirror has a split, and what its manifest calls it."""
+        return f"{self.address}/{split}.parquet"
+
     @property
     def labelled_splits(self) -> tuple[str, ...]:
         """The splits of the release that carry labels."""

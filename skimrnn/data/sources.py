@@ -110,7 +110,7 @@ def mirrored_file(mirror: Path, dataset: Dataset, split: str) -> Path:
         text = mirror / "CBTest" / "data" / f"cbtest_{dataset.hub_config}_{name}.txt"
         if text.exists():
             return text
-    return mirror / dataset.address / f"{split}.parquet"
+    return mirror / dataset.file(split)
 
 
 def read_mirrored(mirror: Path, dataset: Dataset, split: str) -> pa.Table:
@@ -127,7 +127,7 @@ def listed_file(mirror: Path, dataset: Dataset, split: str) -> MirroredFile | No
     """What the manifest of a mirror says of a split; None where there is no manifest, or it does not list the split."""
     if not (mirror / "manifest.json").is_file():
         return None
-    return read_model(mirror / "manifest.json", MirrorManifest).root.get(f"{dataset.address}/{split}.parquet")
+    return read_model(mirror / "manifest.json", MirrorManifest).root.get(dataset.file(split))
 
 
 def _mirrored_revision(mirror: Path, dataset: Dataset) -> str | None:
@@ -141,7 +141,7 @@ def _hold_against_manifest(mirror: Path, dataset: Dataset, split: str, rows: int
     """Refuse a file that is not the one in the mirror's manifest, and a manifest that hides that rows are missing."""
     if not (mirror / "manifest.json").is_file():
         return
-    name = f"{dataset.address}/{split}.parquet"
+    name = dataset.file(split)
     entry = listed_file(mirror, dataset, split)
     if entry is None:
         raise UserError(f"{mirror / name}: the mirror's manifest does not list it: make the mirror again")

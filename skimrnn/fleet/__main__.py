@@ -41,9 +41,7 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m skimrnn.
     except KeyboardInterrupt:
         print("interrupted: run the same command to go on", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:  # Where nothing more is known of it.
-        sys.exit(_failed(f"{error}: check the path and the machine"))
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, OSError, RuntimeError) as error:
         if (failure := machine_failure(error)) is None:
             raise
         sys.exit(_failed(failure))

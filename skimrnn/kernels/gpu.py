@@ -22,6 +22,7 @@ Under Triton's interpreter (`TRITON_INTERPRET=1`) the same code runs on CPU tens
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -517,9 +518,14 @@ def _matmul(left: Tensor, right: Tensor) -> Tensor:
         return left @ right
 
 
+@cache
+def _count_sms(device: torch.device) -> int:
+    return 3 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def _dealing(total: int, device: torch.device) -> tuple[tuple[int], dict[str, int]]:
     """The grid of so many programs, and what they need to know of it: see `_place`."""
-    sms = 3 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+    sms = _count_sms(device)
     by_sm = -(-total // sms)
     return (total if by_sm == 1 else sms * by_sm,), {"total": total, "by_sm": by_sm, "SMS": sms}
 

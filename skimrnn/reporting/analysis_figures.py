@@ -24,7 +24,7 @@ from skimrnn.reporting.figure_style import (
     panels_of,
 )
 from skimrnn.reporting.records import Measured, Results
-from skimrnn.reporting.systems import system_titles
+from skimrnn.reporting.systems import of_size, system_titles
 from skimrnn.reporting.table import NOT_RUN
 
 _TRAINED_FOR = 0.5
@@ -40,12 +40,12 @@ def _skimming(results: Results) -> dict[str, Any]:
 def _sizes(results: Results, models: Mapping[str, Any]) -> dict[tuple[int, int], str]:
     """The d and d' of some models, the smallest first, and their labels, with d where the config has more than one."""
     sizes = sorted({(model.hidden_size, model.small_size) for model in models.values()})
-    return {(size, small): f"d' = {small}{_of_size(results, size)}" for size, small in sizes}
+    return {(size, small): f"d' = {small}{of_size(results.config, size)}" for size, small in sizes}
 
 
-def _of_size(results: Results, hidden_size: int) -> str:
-    """`, d = 200` where the config has more than one d."""
-    return f", d = {hidden_size}" if len({model.hidden_size for model in results.config.models.values()}) > 1 else ""
+def _standard(results: Results) -> str | None:
+    """The first model of the config that reads everything."""
+    return next((name for name, model in results.config.models.items() if not hasattr(model, "small_size")), None)
 
 
 def _not_run() -> Figure:
@@ -58,7 +58,7 @@ def _not_run() -> Figure:
 def _effects(results: Results) -> Figure:
     """Accuracy and skim rate by gamma, a line for each d and d'."""
     sizes = _sizes(results, _skimming(results))
-    standard = next((name for name in results.config.models if name not in _skimming(results)), None)
+    standard = _standard(results)
     gammas = sorted({model.gamma for model in _skimming(results).values()})
 
     def draw(axes: Axes, dataset: str, rate: bool) -> None:
@@ -92,7 +92,7 @@ def _effects(results: Results) -> Figure:
     handles, labels = [_handle(index) for index in range(len(sizes))], list(sizes.values())
     if standard:
         handles.append(Line2D([], [], color="#666666", linestyle=":"))
-        labels.append(f"standard LSTM{_of_size(results, results.config.models[standard].hidden_size)}")
+        labels.append(f"standard LSTM{of_size(results.config, results.config.models[standard].hidden_size)}")
     legend(figure, handles, labels)
     return figure
 
@@ -158,7 +158,7 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             shown.append(name)
         if swept is None:
             return
-        standard = next((n for n, m in results.config.models.items() if not hasattr(m, "small_size")), None)
+        standard = _standard(results)
         if results.config.tasks == ["question_answering"]:
             standard = next((n for n in results.config.models if n == "lstm_att"), standard)
         if standard:  # What it scores on the very examples of the sweep, which may be a sample.

@@ -95,11 +95,6 @@ def panels_of(results: Results, *draw: Callable[[Axes, str], None]) -> Figure:
     return figure
 
 
-def cycle(values: tuple[Any, ...], results: Results) -> list[Any]:
-    """One value a model of the config, from the first again when they run out."""
-    return [values[index % len(values)] for index in range(len(results.config.models))]
-
-
 def line_look(index: int) -> dict[str, Any]:
     """Colour and dash of the line of the n-th model: another pair for each of as many as there are pairs."""
     turn, place = divmod(index, len(COLOURS))

@@ -24,13 +24,14 @@ def system_titles(config: Config) -> dict[str, str]:
 
     The title says d where the config has more than one, and the model's name where others would be called the same.
     """
-    one_size = len({model.hidden_size for model in config.models.values()}) == 1
-    titles = {
-        name: _title(model) + ("" if one_size else f", d = {model.hidden_size}")
-        for name, model in config.models.items()
-    }
+    titles = {name: _title(model) + of_size(config, model.hidden_size) for name, model in config.models.items()}
     count = Counter(titles.values())
     return {name: title if count[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
+
+
+def of_size(config: Config, hidden_size: int) -> str:
+    """`, d = 200` where the config has more than one d."""
+    return f", d = {hidden_size}" if len({model.hidden_size for model in config.models.values()}) > 1 else ""
 
 
 def _title(model: ModelConfig) -> str:
