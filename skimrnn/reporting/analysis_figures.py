@@ -530,7 +530,7 @@ ANALYSIS_FIGURES = (
         "calibration",
         "What reading is worth",
         "Single decisions of test texts reversed one at a time, the others left to the model: the loss where "
-        "the token is skimmed less that where it is read, by p(read) (mean ± standard error).",
+        "the token is skimmed less that where it is read, by p(read) (mean ± standard error; of 20 decisions or more).",
         "Line charts, one for each model, of the loss saved by reading a token against its probability of being read.",
         _calibration,
     ),
@@ -580,7 +580,7 @@ READING_ANALYSIS_FIGURES = (
         "reading_calibration",
         "What reading is worth",
         "Single decisions reversed one at a time, the others left to the model: the loss where the token is "
-        "skimmed less that where it is read, by p(read) (mean ± standard error).",
+        "skimmed less that where it is read, by p(read) (mean ± standard error; of 20 decisions or more).",
         "Line charts, one for each model, of the loss saved by reading a token against its probability of being read.",
         _calibration,
     ),
