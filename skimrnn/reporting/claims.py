@@ -29,7 +29,8 @@ MEASURES: dict[StatisticName, tuple[str, str]] = {
     "threshold_moves_flops": ("Flop-r at threshold 0.95 over that at 0.05", "x"),
     "threshold_is_smooth": ("largest fall of the score in a step, negated", "points"),
     "bidaf_cost": ("F1, Sk-BiDAF less BiDAF", "points"),
-    "skimming_beats_shrinking": ("F1 at equal Flop-r, skimming less shrinking", "points"),
+    "skimming_beats_fewer_layers": ("F1 at equal Flop-r, skimming less fewer layers", "points"),
+    "skimming_beats_smaller_size": ("F1 at equal Flop-r, skimming less a smaller d", "points"),
     "speedup_below_flops": ("1 less the largest Sp / Flop-r", ""),
     "gap_closes": ("Sp / Flop-r, largest d less smallest", ""),
     "kernels_beat_numpy": ("Sp / Flop-r, kernels less NumPy", ""),
@@ -44,7 +45,10 @@ _BENCHMARK: list[str | None] = [None]
 
 @dataclass(frozen=True)
 class Finding:
-    """One statistic on one dataset (None: the benchmark of the layers); the estimate is None where nothing was run."""
+    """One statistic on one dataset (None: the benchmark of the layers); the estimate is None where nothing was run.
+
+    It counts nothing where what was run lies out of each other's reach.
+    """
 
     part: Part
     dataset: str | None
@@ -79,6 +83,8 @@ class Finding:
         found, unit = self.estimate, MEASURES[self.part.statistic][1]
         if found is None:
             return "not run"
+        if not found.count:
+            return "out of reach"
         digits = 1 if unit == "points" else 2
         text = f"{_signed(found.value, digits, unit)}"
         if found.interval is not None:

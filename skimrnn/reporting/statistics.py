@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from math import nan
+from typing import Any, Literal
 
 import numpy as np
 
-from skimrnn.analysis.artefact import Analysis
+from skimrnn.analysis.artefact import Analysis, Sweep
 from skimrnn.config import LSTMAttConfig, LSTMConfig, ModelConfig, SkimLSTMAttConfig, SkimLSTMConfig
 from skimrnn.counts import count_of
 from skimrnn.measures.flops import flop_reduction
@@ -66,9 +67,7 @@ def _score_difference(
 ) -> Estimate | None:
     """Scores of the chosen models less those of the standard model of the same d, paired by seed, mean over models."""
     name = evidence.score_name(dataset)
-    differences: dict[int, list[float]] = {}
-    by_example: dict[int, list[np.ndarray]] = {}
-    runs = []
+    pairs: Pairs = {}
     references = evidence.models(dataset, standard)
     for model, config in evidence.models(dataset, chosen).items():
         for reference, other in references.items():
@@ -78,20 +77,40 @@ def _score_difference(
             analysed, its_analysed = evidence.analysed(dataset, model), evidence.analysed(dataset, reference)
             for seed in sorted(set(own) & set(its)):
                 score = getattr(own[seed].record.test, name) - getattr(its[seed].record.test, name)
-                differences.setdefault(seed, []).append(100 * score)
-                runs += [run_name(dataset, model, seed), run_name(dataset, reference, seed)]
+                by_example = None
                 if seed in analysed and seed in its_analysed:
                     both = (analysis.outcomes[name].unpack() for analysis in (analysed[seed], its_analysed[seed]))
-                    by_example.setdefault(seed, []).append(100 * np.subtract(*both))
-    if not differences:
+                    by_example = 100 * np.subtract(*both)
+                pairs.setdefault((model, reference), {})[seed] = (100 * score, by_example)
+    complete = all(by_example is not None for seeds in pairs.values() for _, by_example in seeds.values())
+    return _over_seeds(dataset, pairs, "" if complete else "without analyses of all runs: interval over seeds alone")
+
+
+Pairs = dict[tuple[str, str], dict[int, tuple[float, np.ndarray | None]]]
+"""What sets the first of two models apart from the second: by the two and by seed, its mean and, where there is one,
+its value for each example."""
+
+
+def _over_seeds(dataset: str, pairs: Pairs, note: str = "") -> Estimate | None:
+    """The mean over pairs of models, and its interval over seeds and examples.
+
+    Seeds count that one pair has: two pairs of one seed each say nothing about how much seeds differ.
+    """
+    if not pairs:
         return None
-    complete = {seed: len(values) for seed, values in by_example.items()} == {
-        seed: len(values) for seed, values in differences.items()
-    }
-    examples = [np.mean(by_example[seed], axis=0) for seed in sorted(differences)] if complete else []
-    note = "" if complete else "without analyses of all runs: interval over seeds alone"
-    values = [float(np.mean(differences[seed])) for seed in sorted(differences)]
-    return estimate(values, "seed", runs, examples, note)
+    by_seed: dict[int, list[tuple[float, np.ndarray | None]]] = {}
+    for seeds in pairs.values():
+        for seed, difference in sorted(seeds.items()):
+            by_seed.setdefault(seed, []).append(difference)
+    values = [float(np.mean([value for value, _ in by_seed[seed]])) for seed in sorted(by_seed)]
+    examples = [[found for _, found in by_seed[seed] if found is not None] for seed in sorted(by_seed)]
+    complete = [len(found) for found in examples] == [len(by_seed[seed]) for seed in sorted(by_seed)]
+    by_example = [np.mean(found, axis=0) for found in examples] if complete else []
+    runs = [
+        run_name(dataset, model, seed) for models, seeds in pairs.items() for seed in sorted(seeds) for model in models
+    ]
+    found = estimate(values, "seed", runs, by_example, note)
+    return replace(found, count=max(len(seeds) for seeds in pairs.values()))
 
 
 def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -126,24 +145,16 @@ def gamma_effect(evidence: Evidence, dataset: str) -> Estimate | None:
     for name, config in evidence.models(dataset, skims).items():
         same = config.model_copy(update={"gamma": 0.0}).model_dump_json()
         families.setdefault(same, []).append((config.gamma, name))
-    differences: dict[int, list[float]] = {}
-    runs, falling, pairs = [], 0, 0
+    pairs: Pairs = {}
     for members in families.values():
         for (_, smaller), (_, larger) in pairwise(sorted(members)):
             low, high = evidence.finished(dataset, smaller), evidence.finished(dataset, larger)
-            found = [
-                100 * (high[seed].record.test.skim_rate - low[seed].record.test.skim_rate)
-                for seed in sorted(set(low) & set(high))
-            ]
-            for seed, value in zip(sorted(set(low) & set(high)), found, strict=True):
-                differences.setdefault(seed, []).append(value)
-                runs += [run_name(dataset, smaller, seed), run_name(dataset, larger, seed)]
-            if found:
-                pairs, falling = pairs + 1, falling + (np.mean(found) < 0)
-    if not differences:
-        return None
-    values = [float(np.mean(differences[seed])) for seed in sorted(differences)]
-    return estimate(values, "seed", runs, note=f"skims less in {falling} of {count_of(pairs, 'pair')} of neighbours")
+            for seed in sorted(set(low) & set(high)):
+                more = high[seed].record.test.skim_rate - low[seed].record.test.skim_rate
+                pairs.setdefault((smaller, larger), {})[seed] = (100 * more, None)
+    falling = sum(np.mean([more for more, _ in seeds.values()]) < 0 for seeds in pairs.values())
+    note = f"skims less in {falling} of {count_of(len(pairs), 'pair')} of neighbours"
+    return _over_seeds(dataset, pairs, note)
 
 
 LAYERS = ("layer 1", "layer 2")
@@ -194,8 +205,8 @@ def of_layer(layer: str, sequences: Iterable[str]) -> list[str]:
 def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None:
     """Claim 5: score of skimming less that of skipping at equal Flop-r, in points."""
     name = evidence.score_name(dataset)
-    by_repeat: dict[int, list[np.ndarray]] = {}
-    runs = []
+    pairs: Pairs = {}
+    swept = ""
     for skim, skip in _skimming_and_skipping(evidence, dataset):
         own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, skip)
         for seed in sorted(set(own) & set(its)):
@@ -204,9 +215,10 @@ def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None
             if low >= high:
                 continue
             scores = [at_flops(*curve, np.linspace(low, high, _GRID)).mean(axis=0) for curve in curves]
-            by_repeat.setdefault(seed, []).append(100 * (scores[0] - scores[1]))
-            runs += [run_name(dataset, skim, seed), run_name(dataset, skip, seed)]
-    return _by_seed(by_repeat, runs)
+            by_example = 100 * (scores[0] - scores[1])
+            pairs.setdefault((skim, skip), {})[seed] = (float(by_example.mean()), by_example)
+            swept = _swept(own[seed])
+    return _over_seeds(dataset, pairs, swept)
 
 
 def _skimming_and_skipping(evidence: Evidence, dataset: str) -> Iterator[tuple[str, str]]:
@@ -217,16 +229,40 @@ def _skimming_and_skipping(evidence: Evidence, dataset: str) -> Iterator[tuple[s
                 yield skim, skip
 
 
-def sweep_curve(analysis: Analysis, score: str) -> tuple[np.ndarray, np.ndarray]:
-    """Flop-r (exact count; rising) and the scores of the sweep's examples there: (points) and (points, examples).
+def _skimming_and_shrunk(
+    evidence: Evidence, dataset: str, shrunk: Literal["hidden_size", "num_layers"]
+) -> Iterator[tuple[str, str]]:
+    """The readers that skim, each with every standard one that has less of `shrunk` and as much of the other."""
+    kept = "num_layers" if shrunk == "hidden_size" else "hidden_size"
+    standards = evidence.models(dataset, lambda model: isinstance(model, LSTMAttConfig))
+    skimming = evidence.models(dataset, lambda model: isinstance(model, SkimLSTMAttConfig) and model.small_size > 0)
+    for skim, own in skimming.items():
+        for small, its in standards.items():
+            if getattr(its, shrunk) < getattr(own, shrunk) and getattr(its, kept) == getattr(own, kept):
+                yield skim, small
+
+
+def sweep_curve(analysis: Analysis, score: str, convention: str = "exact_count") -> tuple[np.ndarray, np.ndarray]:
+    """Flop-r (rising) and the scores of the sweep's examples there: (points) and (points, examples).
 
     Without the ends: a skipping model's Flop-r jumps there from some 5 to 400, and what it scores between is not known.
     """
-    assert analysis.skim is not None
     points = _inner_points(analysis)
-    order = sorted(points, key=lambda place: points[place].flop_reduction.exact_count)
-    flops = np.array([points[place].flop_reduction.exact_count for place in order])
-    return flops, analysis.skim.sweep.outcomes[score].unpack()[order]
+    reductions = {place: getattr(point.flop_reduction, convention) for place, point in points.items()}
+    order = sorted(reductions, key=lambda place: reductions[place])
+    flops = np.array([reductions[place] for place in order])
+    return flops, _sweep(analysis).outcomes[score].unpack()[order]
+
+
+def _sweep(analysis: Analysis) -> Sweep:
+    assert analysis.skim is not None
+    return analysis.skim.sweep
+
+
+def _swept(analysis: Analysis) -> str:
+    """On how much of the scored split an analysis was swept over the threshold; nothing where on all of it."""
+    included = _sweep(analysis).included.unpack()
+    return "" if included.all() else f"on a sample, {int(included.sum()):,} of {len(included):,} examples"
 
 
 def at_flops(flops: np.ndarray, outcomes: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -258,52 +294,52 @@ def threshold_is_smooth(evidence: Evidence, dataset: str) -> Estimate | None:
 
 def _inner_points(analysis: Analysis) -> dict[int, Any]:
     """The sweep's points by their places, without the ends, at which all is read or all skimmed."""
-    assert analysis.skim is not None
-    return {place: point for place, point in enumerate(analysis.skim.sweep.points) if 0 < point.threshold < 1}
+    return {place: point for place, point in enumerate(_sweep(analysis).points) if 0 < point.threshold < 1}
 
 
 def _over_analyses(evidence: Evidence, dataset: str, value: Callable[[Analysis], float]) -> Estimate | None:
     found = {
-        run_name(dataset, model, seed): value(analysis)
+        run_name(dataset, model, seed): (value(analysis), _swept(analysis))
         for model in evidence.models(dataset, skims)
         for seed, analysis in evidence.analysed(dataset, model).items()
     }
-    return estimate(list(found.values()), "run", list(found)) if found else None
-
-
-def skimming_beats_shrinking(evidence: Evidence, dataset: str) -> Estimate | None:
-    """Claim 8: F1 of skimming readers less that of smaller standard ones at their Flop-r, in points."""
-    by_repeat: dict[int, list[np.ndarray]] = {}
-    runs = []
-    standards = evidence.models(dataset, lambda model: isinstance(model, LSTMAttConfig))
-    for skim, config in evidence.models(
-        dataset, lambda m: isinstance(m, SkimLSTMAttConfig) and m.small_size > 0
-    ).items():
-        for small, its in standards.items():
-            sizes, own_sizes = (its.hidden_size, its.num_layers), (config.hidden_size, config.num_layers)
-            if sizes == own_sizes or any(size > own for size, own in zip(sizes, own_sizes, strict=True)):
-                continue  # Not a smaller one.
-            own, other = evidence.analysed(dataset, skim), evidence.analysed(dataset, small)
-            for seed in sorted(set(own) & set(other)):
-                flops, outcomes = sweep_curve(own[seed], "f1")
-                target = evidence.finished(dataset, small)[seed].record.flop_reduction.exact_count
-                if not flops[0] <= target <= flops[-1]:
-                    continue
-                swept = own[seed].skim
-                assert swept is not None
-                included = swept.sweep.included.unpack().astype(bool)
-                difference = at_flops(flops, outcomes, np.array([target]))[0]
-                difference = difference - other[seed].outcomes["f1"].unpack()[included]
-                by_repeat.setdefault(seed, []).append(100 * difference)
-                runs += [run_name(dataset, skim, seed), run_name(dataset, small, seed)]
-    return _by_seed(by_repeat, runs)
-
-
-def _by_seed(by_repeat: dict[int, list[np.ndarray]], runs: list[str]) -> Estimate | None:
-    if not by_repeat:
+    if not found:
         return None
-    by_example = [np.mean(by_repeat[seed], axis=0) for seed in sorted(by_repeat)]
-    return estimate([float(values.mean()) for values in by_example], "seed", runs, by_example)
+    values, samples = zip(*found.values(), strict=True)
+    return estimate(values, "run", list(found), note=samples[0])
+
+
+def skimming_beats_shrinking(
+    evidence: Evidence, dataset: str, shrunk: Literal["hidden_size", "num_layers"]
+) -> Estimate | None:
+    """Claim 8: F1 of skimming readers less that of standard ones with less of `shrunk`, at their Flop-r, in points.
+
+    Where no sweep reaches the Flop-r of any of the smaller ones, the estimate counts no seed and its note says so.
+    """
+    pairs: dict[str, Pairs] = {"exact_count": {}, "published_convention": {}}
+    beyond: dict[str, None] = {}
+    swept = ""
+    for skim, small in _skimming_and_shrunk(evidence, dataset, shrunk):
+        own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, small)
+        for seed in sorted(set(own) & set(its)):
+            included = _sweep(own[seed]).included.unpack().astype(bool)
+            reductions = evidence.finished(dataset, small)[seed].record.flop_reduction
+            swept = _swept(own[seed])
+            for convention, found in pairs.items():
+                target = getattr(reductions, convention)
+                flops, outcomes = sweep_curve(own[seed], "f1", convention)
+                if flops[0] <= target <= flops[-1]:
+                    f1 = at_flops(flops, outcomes, np.array([target]))[0]
+                    by_example = 100 * (f1 - its[seed].outcomes["f1"].unpack()[included])
+                    found.setdefault((skim, small), {})[seed] = (float(by_example.mean()), by_example)
+                elif convention == "exact_count":
+                    beyond[f"{small} (Flop-r {target:.2f}) lies beyond a sweep of {skim}"] = None
+    exact, published = (_over_seeds(dataset, found) for found in pairs.values())
+    if exact is None and not beyond:
+        return None
+    by_published = f"by the published convention {published.value:+.1f}" if published else ""
+    note = "; ".join(filter(None, [*beyond, by_published, swept]))
+    return replace(exact, note=note) if exact else Estimate(nan, None, 0, "seed", note=note)
 
 
 def _cells(evidence: Evidence) -> dict[tuple[int, float, str], tuple[float, float, float]]:
@@ -420,7 +456,8 @@ STATISTICS: dict[StatisticName, Callable[[Evidence, str], Estimate | None]] = {
     "threshold_moves_flops": threshold_moves_flops,
     "threshold_is_smooth": threshold_is_smooth,
     "bidaf_cost": bidaf_cost,
-    "skimming_beats_shrinking": skimming_beats_shrinking,
+    "skimming_beats_fewer_layers": partial(skimming_beats_shrinking, shrunk="num_layers"),
+    "skimming_beats_smaller_size": partial(skimming_beats_shrinking, shrunk="hidden_size"),
     "speedup_below_flops": speedup_below_flops,
     "gap_closes": gap_closes,
     "kernels_beat_numpy": kernels_beat_numpy,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skimrnn.analysis.artefact import Packed
 from skimrnn.config import Config, read_config
 from skimrnn.files import read_json, write_json
 from skimrnn.measures import gpu, latency
@@ -18,7 +19,7 @@ from skimrnn.reporting.claims import Finding, Trial, try_claims
 from skimrnn.reporting.evidence import Evidence, read_evidence
 from skimrnn.reporting.statistics import STATISTICS
 from tests.conftest import ROOT
-from tests.reporting.analyses import store_analysed
+from tests.reporting.analyses import EXAMPLES, store_analysed
 from tests.reporting.conftest import build_speed
 
 SIZES, RATES = (100, 200), (0.5, 0.9)
@@ -132,22 +133,97 @@ def test_bidafs_cost_is_the_mean_over_settings(lost: float, verdict: str, config
     assert finding.estimate.value == pytest.approx(-100 * lost) and finding.verdict == verdict
 
 
-@pytest.mark.parametrize(("changes", "counts"), [({"num_layers": 1}, True), ({"num_layers": 3}, False)])
-def test_a_shrunk_reader_is_a_smaller_one(changes: dict[str, int], counts: bool, config: Config, tmp_path: Path):
+def with_smaller_readers(config: Config, **smaller: dict[str, int]) -> Config:
+    """A reader that skims, d = 100 in two layers, and standard ones that differ in size."""
     skim = (
         read_config(ROOT / "config" / "paper.yaml").models["sk_lstm_att-20-0.1"].model_copy(update={"init_from": None})
     )
-    models = {"skim": skim, "other": skim.standard.model_copy(update=changes)}
+    models = {"skim": skim} | {name: skim.standard.model_copy(update=changes) for name, changes in smaller.items()}
     squad = {"squad": config.datasets["squad"]}
-    readers = Config.model_validate(config.model_dump() | {"datasets": squad, "models": models})
+    return Config.model_validate(config.model_dump() | {"datasets": squad, "models": models})
+
+
+def store_readers(folder: Path, config: Config, reductions: dict[str, float], seeds: tuple[int, ...] = (0, 1)) -> None:
+    """Readers with an F1 of 0.7, the smaller at a Flop-r by the exact count, and at 2.0 by the other."""
+    for seed in seeds:
+        store_analysed(folder, config, "squad", "skim", seed, 0.7, at_one=0.5)
+        path = folder / "paper" / "squad" / "skim" / f"{seed}.analysis.json"
+        analysis = read_json(path)
+        for point in analysis["skim"]["sweep"]["points"]:
+            point["flop_reduction"]["published_convention"] **= 2
+        write_json(path, analysis)
+        for model, reduction in reductions.items():
+            store_analysed(folder, config, "squad", model, seed, 0.7)
+            path = folder / "paper" / "squad" / model / f"{seed}.json"
+            flops = {"exact_count": reduction, "published_convention": 2.0}
+            write_json(path, read_json(path) | {"flop_reduction": flops})
+
+
+@pytest.mark.parametrize(
+    ("changes", "layers", "size"),
+    [
+        ({"num_layers": 1}, True, False),
+        ({"hidden_size": 50}, False, True),
+        ({"num_layers": 3}, False, False),
+        ({"num_layers": 1, "hidden_size": 50}, False, False),
+    ],
+)
+def test_a_shrunk_reader_has_fewer_layers_or_a_smaller_d(
+    changes: dict[str, int], layers: bool, size: bool, config: Config, tmp_path: Path
+):
+    readers = with_smaller_readers(config, other=changes)
+    store_readers(tmp_path, readers, {"other": 2.0})
+    evidence = read_evidence(readers, tmp_path)
+    for statistic, counts in (("skimming_beats_fewer_layers", layers), ("skimming_beats_smaller_size", size)):
+        finding = found(evidence, statistic, "squad")
+        assert (finding.estimate is not None) is counts
+        if counts:
+            assert finding.estimate.count == 2
+            # The skimming one falls from 70 to 50 along the logarithm of its Flop-r, which runs to 10, or to 100.
+            assert finding.estimate.value == pytest.approx(-20 * np.log10(2.0), abs=0.5)
+            by_published = float(finding.estimate.note.removeprefix("by the published convention "))
+            assert by_published == pytest.approx(-20 * np.log10(2.0) / 2, abs=0.5)
+
+
+def test_a_smaller_reader_beyond_the_sweep_is_named_and_not_taken_for_one_that_was_not_run(
+    config: Config, tmp_path: Path
+):
+    readers = with_smaller_readers(config, small={"hidden_size": 50}, tiny={"hidden_size": 30})
+    store_readers(tmp_path, readers, {"tiny": 9.0})
+    finding = found(read_evidence(readers, tmp_path), "skimming_beats_smaller_size", "squad")
+    assert (finding.numbers, finding.verdict) == ("out of reach", "not tested")
+    assert finding.estimate.note.startswith(
+        "tiny (Flop-r 9.00) lies beyond a sweep of skim; by the published convention"
+    )
+    store_readers(tmp_path, readers, {"small": 3.0})
+    finding = found(read_evidence(readers, tmp_path), "skimming_beats_smaller_size", "squad")
+    assert finding.verdict == "contradicted" and finding.estimate.count == 2
+    assert finding.estimate.runs == ("squad/skim/0", "squad/small/0", "squad/skim/1", "squad/small/1")
+    assert finding.estimate.note.startswith("tiny (Flop-r 9.00) lies beyond a sweep of skim; ")
+
+
+def test_seeds_count_that_one_pair_of_models_has(config: Config, tmp_path: Path):
+    readers = with_smaller_readers(config, small={"hidden_size": 50}, tiny={"hidden_size": 30})
+    store_readers(tmp_path, readers, {"small": 2.0}, seeds=(0,))
+    store_readers(tmp_path, readers, {"tiny": 3.0}, seeds=(1,))
+    finding = found(read_evidence(readers, tmp_path), "skimming_beats_smaller_size", "squad")
+    assert (finding.estimate.count, finding.verdict) == (1, "not tested")
+
+
+def test_a_sweep_over_a_sample_is_called_one(config: Config, tmp_path: Path):
+    store(tmp_path, config, "sst", {"skim-5-0.01": 0.8})
+    statistics = "threshold_moves_flops", "threshold_is_smooth"
+    assert [found(read_evidence(config, tmp_path), s, "sst").estimate.note for s in statistics] == ["", ""]
     for seed in (0, 1):
-        for model in models:
-            store_analysed(tmp_path, readers, "squad", model, seed, 0.7)
-        path = tmp_path / "paper" / "squad" / "other" / f"{seed}.json"
-        record = read_json(path)
-        write_json(path, record | {"flop_reduction": record["flop_reduction"] | {"exact_count": 2.0}})
-    estimate = found(read_evidence(readers, tmp_path), "skimming_beats_shrinking", "squad").estimate
-    assert (estimate is not None) is counts
+        path = tmp_path / "paper" / "sst" / "skim-5-0.01" / f"{seed}.analysis.json"
+        analysis = read_json(path)
+        sweep = analysis["skim"]["sweep"]
+        included = Packed.model_validate(sweep["included"]).unpack()
+        sweep["included"] = Packed.pack(np.arange(len(included)) % 2 == 0, "bit").model_dump()
+        write_json(path, analysis)
+    for statistic in statistics:
+        half = f"on a sample, {EXAMPLES // 2:,} of {EXAMPLES:,} examples"
+        assert found(read_evidence(config, tmp_path), statistic, "sst").estimate.note == half
 
 
 @pytest.mark.parametrize(("largest", "verdict"), [(0.9, "supported"), (1.2, "contradicted")])

@@ -87,7 +87,7 @@ def test_readers_at_equal_flops(skim: float, skip: float, verdict: str, paper: C
     (small, _) = read_evidence(paper, tmp_path).results["question_answering"].of_model("squad", "lstm_att-1x100")
     place = np.log10(small.record.flop_reduction.exact_count)
     expected = 100 * (0.7 + (skim - 0.7) * place - 0.6)
-    assert found["skimming_beats_shrinking"].estimate.value == pytest.approx(expected, abs=0.5)
+    assert found["skimming_beats_fewer_layers"].estimate.value == pytest.approx(expected, abs=0.5)
     assert found["layer_confidence"].verdict == found["layer_skim_rate"].verdict == "supported"
     assert found["threshold_moves_flops"].estimate.value == pytest.approx(10 ** (12 / 14))
     assert found["threshold_is_smooth"].estimate.value < -1
