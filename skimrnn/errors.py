@@ -40,13 +40,13 @@ def machine_failure(error: BaseException) -> str | None:
     """One line about an error that means that the machine fails: no memory, a lost GPU, a file; None for any other."""
     text = str(error)
     reason = text.strip().split("\n")[0]
-    if "CUDA out of memory" in text:
+    if "CUDA out of memory" in text or "Triton Error [CUDA]: out of memory" in text:
         return f"out of memory on the GPU ({reason}): free some of it or lower batch_size; {_GO_ON}"
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"out of memory: free some, raise the limit or lower batch_size; {_GO_ON}"
     if isinstance(error, BrokenExecutor):
         return f"a worker process was killed, as where memory runs out: free some, or have fewer side by side; {_GO_ON}"
-    if isinstance(error, RuntimeError) and "CUDA error" in text:
+    if isinstance(error, RuntimeError) and ("CUDA error" in text or "Triton Error [CUDA]" in text):
         return f"the GPU failed ({reason}): check it with nvidia-smi; {_GO_ON}"
     if isinstance(error, OSError):  # Where nothing more is known of it.
         return f"{error}: check the path and the machine"

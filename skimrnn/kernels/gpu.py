@@ -122,7 +122,7 @@ def _run(
     if not isinstance(temperature, Tensor):
         temperature = inputs.new_full(models, temperature)
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, hidden, cell, *weights))
-    lengths, temperature = lengths.to(inputs.device).contiguous(), temperature.to(inputs)
+    lengths, temperature = lengths.to(inputs.device).contiguous(), temperature.to(inputs).expand(models).contiguous()
     noise, limit = None if noise is None else noise.contiguous(), margin_at(threshold)
     if is_recorded((inputs, hidden, cell, *weights)):
         results = _forward(inputs, lengths, hidden, cell, weights, noise, temperature, limit, needs_gradient)
@@ -168,9 +168,9 @@ def _rows(i, f, g, o, PADDED: tl.constexpr):
 def _place(total, batch, by_sm, SMS: tl.constexpr):
     """The model and the sequence of a program, and whether there is one.
 
-    Programs are taken to be dealt to the SMs (`SMS` of them) in turns, which CUDA does not promise: speed alone depends
-    on it. Those that an SM gets, `by_sm` of them, are neighbours here, of one model if they can be: its weights are
-    then in that SM's L1 once.
+    Programs are taken to be dealt to the SMs (`SMS` of them) in turns, which CUDA does not promise, and which holds no
+    longer once there are more than an SM has room for: speed alone depends on it. Those that an SM gets, `by_sm` of
+    them, are neighbours here, of one model if they can be: its weights are then in that SM's L1 once.
     """
     program = tl.program_id(0)
     place = program % SMS * by_sm + program // SMS

@@ -1,11 +1,14 @@
 """What `test_gpu` runs in a process of its own: the Triton kernels against the float64 reference, and themselves."""
 
+import copy
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import nn
 
 from skimrnn import SkimLSTM, kernels
-from skimrnn.kernels import CellWeights, DecisionWeights, gpu, reference
+from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence, gpu, reference
 from skimrnn.layers.plain_lstm import padded_lstm
 from tests.parity.cases import Case, assert_gradients_agree, error, make_case, values
 
@@ -56,6 +59,18 @@ def test_training(
     assert_gradients_agree(given, wanted)
 
 
+@pytest.mark.parametrize("relaxed", [True, False])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_the_same_call_gives_the_same_bits(sizes: tuple[int, int, int, int, int], relaxed: bool, seed: int) -> None:
+    """Threads that did not wait for each other would now and then read what is not written yet."""
+    case = on_device(make_case("lstm", sizes), True)
+    runs = [case.run(gpu, noise=case.noise if relaxed else None) for _ in range(2)]
+    assert all(map(torch.equal, *map(values, runs)))
+    upstream = [torch.randn_like(value) for value in values(runs[0])]
+    gradients = [torch.autograd.grad(values(run), case.leaves(), upstream) for run in runs]
+    assert all(map(torch.equal, *gradients))
+
+
 def test_autocast_changes_nothing(seed: int) -> None:
     case = on_device(make_case("lstm", SIZES[0]), True)
 
@@ -96,17 +111,18 @@ def test_traced_is_eager(seed: int) -> None:
     assert torch.equal(traced(inputs)[0], layer(inputs)[0])
 
 
-def test_hard_decisions_backwards_without_a_gradient(seed: int) -> None:
+@pytest.mark.parametrize("sizes", SIZES)
+def test_hard_decisions_backwards_without_a_gradient(sizes: tuple[int, int, int, int, int], seed: int) -> None:
     """Nothing is kept for a way back then."""
-    case = make_case("lstm", SIZES[0])
+    case = make_case("lstm", sizes)
     expected = case.run(reference, threshold=0.45, reverse=True)
     actual = on_device(case).run(gpu, threshold=0.45, reverse=True)
     assert torch.equal(actual.read.cpu(), expected.read)
     assert all(error(a.cpu(), e) < 1e-5 for a, e in zip(values(actual), values(expected), strict=True))
 
 
-def test_reading_all_is_torchs_layer(seed: int) -> None:
-    sizes = SIZES[0]
+@pytest.mark.parametrize("sizes", SIZES)
+def test_reading_all_is_torchs_layer(sizes: tuple[int, int, int, int, int], seed: int) -> None:
     double = make_case("lstm", sizes)
     case = on_device(double)
     layer = torch_lstm(double)
@@ -121,11 +137,13 @@ def test_reading_all_is_torchs_layer(seed: int) -> None:
         assert all(error(a.cpu(), e[0]) < 1e-5 for a, e in zip(state, last, strict=True))
 
 
-def test_plain_lstms_differentiate(seed: int) -> None:
+@pytest.mark.parametrize("sizes", [SIZES[0], SIZES[-1]])
+def test_plain_lstms_differentiate(sizes: tuple[int, int, int, int, int], seed: int) -> None:
     """Gradients of the plain LSTM are torch's, for two models in one launch."""
-    doubles = [make_case("lstm", (3, 6, 0, 3, 4)).to(torch.float64, True) for _ in range(2)]
+    doubles = [make_case("lstm", sizes).to(torch.float64, True) for _ in range(2)]
     cases = [on_device(case, True) for case in doubles]
-    upstream = torch.randn(2, 3, 4, 6)
+    _, size, _, steps, batch = sizes
+    upstream = torch.randn(2, steps, batch, size)
     outputs, _ = gpu.lstm(
         torch.stack([c.inputs for c in cases]),
         torch.stack([c.lengths for c in cases]),
@@ -137,7 +155,7 @@ def test_plain_lstms_differentiate(seed: int) -> None:
         given = [leaf.grad for leaf in (case.inputs, *case.state, *case.weights[:4])]
         layer = torch_lstm(double)
         output, _ = layer(double.inputs, tuple(s[None] for s in double.state))
-        valid = torch.arange(3)[:, None] < case.lengths
+        valid = torch.arange(steps)[:, None] < case.lengths
         leaves = [double.inputs, *double.state, *layer.parameters()]
         wanted = torch.autograd.grad(output, leaves, gradient * valid[..., None])
         assert [error(a.cpu(), e) < 1e-5 for a, e in zip(given, wanted, strict=True)] == [True] * len(wanted)
@@ -147,19 +165,21 @@ def test_plain_lstms_differentiate(seed: int) -> None:
 def test_both_directions_of_torchs_layer_run_in_one_launch(
     bias: bool, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layer = nn.LSTM(3, 5, 2, bidirectional=True, bias=bias).to(DEVICE)
+    layer = nn.LSTM(3, 5, 2, bidirectional=True, bias=bias)
+    double = copy.deepcopy(layer).double()  # On the CPU: on a GPU torch's own rounds its products.
+    layer = layer.to(DEVICE)
     inputs, lengths = torch.randn(4, 3, 3, device=DEVICE, requires_grad=True), torch.tensor([2, 4, 3])
     launches, launch = [], gpu._launch_forward
     monkeypatch.setattr(gpu, "_launch_forward", lambda *arguments: launches.append(1) or launch(*arguments))
     outputs, last = padded_lstm(layer, inputs, lengths)
     assert len(launches) == 2  # One a layer.
-    packed = nn.utils.rnn.pack_padded_sequence(inputs, lengths, enforce_sorted=False)
-    expected, (hidden, _) = layer(packed)
+    exact = inputs.detach().cpu().double().requires_grad_()
+    expected, (hidden, _) = double(nn.utils.rnn.pack_padded_sequence(exact, lengths, enforce_sorted=False))
     expected, _ = nn.utils.rnn.pad_packed_sequence(expected)
-    assert error(outputs, expected) < 1e-5 and error(last, torch.cat([*hidden[-2:]], dim=-1)) < 1e-5
-    leaves = [inputs, *layer.parameters()]
-    given, wanted = (torch.autograd.grad(o.square().sum(), leaves) for o in (outputs, expected))
-    assert all(error(g, w) < 1e-5 for g, w in zip(given, wanted, strict=True))
+    assert error(outputs.cpu(), expected) < 1e-5 and error(last.cpu(), torch.cat([*hidden[-2:]], dim=-1)) < 1e-5
+    given = torch.autograd.grad(outputs.square().sum(), [inputs, *layer.parameters()])
+    wanted = torch.autograd.grad(expected.square().sum(), [exact, *double.parameters()])
+    assert all(error(g.cpu(), w) < 1e-5 for g, w in zip(given, wanted, strict=True))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -173,25 +193,36 @@ def test_skimming_leaves_the_rest_alone(training: bool, seed: int) -> None:
         assert not torch.equal(before[:, : sizes[2]], after[:, : sizes[2]])
 
 
+def run_together(cases: list[Case], temperature: torch.Tensor | float) -> SkimSequence:
+    """Several models in one launch."""
+
+    def stack(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([*parts])
+
+    weights = [stack(parts) for parts in zip(*(case.weights for case in cases), strict=True)]
+    return gpu.skim_lstm(
+        stack(case.inputs for case in cases),
+        stack(case.lengths for case in cases),
+        tuple(stack(parts) for parts in zip(*(case.state for case in cases), strict=True)),
+        CellWeights(*weights[:4]),
+        CellWeights(*weights[4:8]),
+        DecisionWeights(*weights[8:]),
+        noise=stack(case.noise for case in cases),
+        temperature=temperature,
+    )
+
+
+def test_one_temperature_is_that_of_all_models(seed: int) -> None:
+    cases = [on_device(make_case("lstm", SIZES[0])) for _ in range(3)]
+    one, each = run_together(cases, torch.tensor(0.6)), run_together(cases, torch.tensor([0.6, 0.6, 0.6]))
+    assert all(map(torch.equal, values(one), values(each)))
+
+
 def test_models_together_are_models_one_by_one(seed: int) -> None:
     """To the bit, results and gradients, each model at a temperature of its own."""
     cases = [on_device(make_case("lstm", (3, 6, 2, 3, 5)), True) for _ in range(3)]
     temperatures = [0.5, 0.8, 1.0]
-
-    def stack(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(parts)
-
-    weights = [stack([case.weights[n] for case in cases]) for n in range(12)]
-    together = gpu.skim_lstm(
-        stack([case.inputs for case in cases]),
-        stack([case.lengths for case in cases]),
-        tuple(stack([case.state[n] for case in cases]) for n in range(2)),
-        CellWeights(*weights[:4]),
-        CellWeights(*weights[4:8]),
-        DecisionWeights(*weights[8:]),
-        noise=stack([case.noise for case in cases]),
-        temperature=torch.tensor(temperatures, device=DEVICE),
-    )
+    together = run_together(cases, torch.tensor(temperatures, device=DEVICE))
     upstream = [torch.randn_like(value) for value in values(together)]
     leaves = [leaf for case in cases for leaf in case.leaves()]
     given = iter(torch.autograd.grad(values(together), leaves, upstream))

@@ -34,6 +34,25 @@ def compiled(kernel: triton.JITFunction, units: int, capability: int, **constant
     return triton.compile(source, GPUTarget("cuda", capability, 32), options).asm
 
 
+@pytest.mark.parametrize(
+    ("backwards", "variant", "barriers"),
+    [
+        (False, {"SKIMS": True, "RELAXED": False, "KEEPS": False}, 2),
+        (False, {"SKIMS": True, "RELAXED": False, "KEEPS": True}, 2),
+        (False, {"SKIMS": False, "RELAXED": False, "KEEPS": True}, 1),
+        (True, {"SKIMS": True, "RELAXED": False}, 1),
+        (True, {"SKIMS": False, "RELAXED": False}, 1),
+    ],
+)
+def test_threads_wait_for_each_other(
+    backwards: bool, variant: dict[str, bool], barriers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever one reads what another has written, which the interpreter, a thread at a time, cannot show."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    kernel, units = (gpu._backward_kernel, HIDDEN) if backwards else (gpu._forward_kernel, ROW // 4)
+    assert compiled(kernel, units, 90, **variant)["ptx"].count("bar.sync") == barriers
+
+
 @pytest.mark.parametrize("capability", [80, 90])
 def test_a_thread_sums_up_a_unit_alone(capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No sum goes from thread to thread, but the one of the gradient of the share; and no register is spilled."""

@@ -61,6 +61,8 @@ def failing_at(step: int, error: Exception) -> Callable[..., torch.Tensor]:
             "the GPU failed (CUDA error: ",
         ),
         (RuntimeError("CUDA error: GPU is lost"), "the GPU failed (CUDA error: GPU is lost)"),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), "out of memory on the GPU"),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), "the GPU failed (Triton Error"),
     ],
 )
 def test_a_failing_machine_is_one_line_and_the_run_goes_on(
