@@ -21,6 +21,6 @@ RUN pip freeze | grep '^snakemake-storage-plugin-' | xargs pip download --no-cac
 # Records name it.
 ARG COMMIT
 ENV SKIMRNN_COMMIT=$COMMIT
-# Whoever runs it may have no home folder.
-ENV XDG_CACHE_HOME=/tmp
+# Whoever runs it may have no home folder: Snakemake's files and Triton's.
+ENV XDG_CACHE_HOME=/tmp TRITON_HOME=/tmp
 WORKDIR /work

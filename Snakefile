@@ -42,7 +42,7 @@ rule all:
         SPEEDS,
         f"reports/{SCALE}/index.html",
         f"reports/{SCALE}/claims.md",
-        expand("reports/{scale}/{task}.md", scale=SCALE, task=CONFIG.tasks),
+        expand("reports/{scale}/{task}.md", scale=SCALE, task=TASKS),
 
 
 rule bench:

@@ -488,7 +488,7 @@ def figures(
 
     settings = read_config(config)
     for name in settings.tasks if task is None else [task]:
-        write_figures(read_task_results(settings, name, results), output)
+        write_figures(read_task_results(settings, name, results, speeds=False), output)
 
 
 @verb

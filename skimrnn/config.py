@@ -32,6 +32,8 @@ class DataConfig(_Closed):
     def _mirror_is_named(self) -> "DataConfig":
         if self.source == "mirror" and self.mirror is None:
             raise ValueError("source is mirror, so mirror must name its folder")
+        if self.source != "mirror" and self.mirror is not None:
+            raise ValueError(f"mirror names a folder, but source is {self.source}: give source: mirror, or no mirror")
         return self
 
 
@@ -53,6 +55,8 @@ class VectorsConfig(_Closed):
     def _file_is_named(self) -> "VectorsConfig":
         if "file" in self.source and self.path is None:
             raise ValueError(f"source is {self.source}, so path must name it")
+        if "file" not in self.source and self.path is not None:
+            raise ValueError(f"path names a file, but source is {self.source}: give source: file, or no path")
         return self
 
     @model_validator(mode="after")
@@ -371,8 +375,11 @@ class RunConfig(_Closed):
 
 def read_config(path: Path) -> Config:
     """Read and check a config, YAML or JSON (`.json`); any mistake is a `UserError` that names the file and the key."""
-    if Path(path).suffix == ".json":
-        return parse_config(read_json(path), str(path))
+    return parse_config(read_json(path) if Path(path).suffix == ".json" else read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> object:
+    """The values of a YAML file; one in which a key stands twice is a `UserError`."""
     import yaml  # Imported here: a machine that only trains can do without it.
 
     loader = yaml.SafeLoader(read_text(path))
@@ -386,7 +393,7 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path}: not valid YAML{line}: mend the file") from error
     if twice:
         raise UserError(f"{path}: the key {twice!r} is given twice: remove one of them")
-    return parse_config(values, str(path))
+    return values
 
 
 def _keys_given_twice(node: Any) -> Iterator[str]:

@@ -47,10 +47,16 @@ def code_digest(*parts: str) -> str:
         root = PACKAGE / part
         assert root.exists(), root
         for path in [root] if root.is_file() else sorted(root.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so":
+            if path.is_file() and not _is_left_over(path.relative_to(PACKAGE)):
                 content = path.read_bytes()
                 digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)} ".encode() + content)
     return digest.hexdigest()
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a file below the package is no source: compiled, or an editor's or a desktop's."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return hidden or "__pycache__" in path.parts or path.suffix == ".so" or path.name.endswith("~")
 
 
 TRAINING_CODE = (

@@ -153,10 +153,12 @@ def test_a_config_that_cannot_be_read(text: str, message: str, stages: Path) -> 
     ("key", "value", "message"),
     [
         ("data", {"source": "embedded", "seed": 2**32}, "data.seed: Input should be less than or equal to 4294967295"),
+        ("data", {"source": "hub", "mirror": "m"}, "data: mirror names a folder, but source is hub"),
+        ("vectors", {"path": "v.txt"}, "vectors: path names a file, but source is glove"),
         ("seeds", [2**32], "seeds: seeds must be distinct, not negative and at most 4294967295"),
     ],
 )
-def test_a_seed_that_is_too_large(key: str, value: object, message: str, stages: Path) -> None:
+def test_a_value_that_cannot_be(key: str, value: object, message: str, stages: Path) -> None:
     values = yaml.safe_load((stages / "config.yaml").read_text())
     write_text(stages / "config.yaml", yaml.safe_dump(values | {key: value}))
     assert f"config.yaml: {message}" in error_of(stages, *TRAIN)

@@ -40,6 +40,7 @@ def test_a_change_of_the_code_is_seen_and_one_elsewhere_is_not(package: Path):
 
 def test_the_commit_is_that_of_the_start(package: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(provenance, "_git_state", cache(provenance._git_state))
+    monkeypatch.setattr(provenance, "TRAINING_CODE", ("module.py",))
     head = git(package, "rev-parse", "HEAD")
     assert provenance.environment().git_commit == head
     (package / "module.py").write_text("new")
@@ -85,3 +86,16 @@ def test_the_kernel_and_its_instruction_set_are_named(monkeypatch: pytest.Monkey
         monkeypatch.setattr(kernels, "KERNEL", "cpu")
         monkeypatch.setenv("SKIMRNN_ISA", "plain")
         assert provenance.environment().kernel == "cpu plain"
+
+
+def test_the_digest_of_code_is_that_of_its_sources(package: Path):
+    (package / "part").mkdir()
+    (package / "part" / "module.py").write_text("1")
+    digest = provenance.code_digest.__wrapped__
+    before = digest("part")
+    for name in (".module.py.swp", "module.py~", "_cpu.so", ".checkpoints/module.py", "__pycache__/module.pyc"):
+        (place := package / "part" / name).parent.mkdir(exist_ok=True)
+        place.write_text("2")
+        assert digest("part") == before, name
+    (package / "part" / "template.j2").write_text("3")
+    assert digest("part") != before

@@ -23,7 +23,8 @@ from skimrnn.training.together import Member, shape_of, train_together
 from skimrnn.training.train import identity_of, train
 
 _TOGETHER = 16
-"""Most runs of one pack: the texts of IMDb then take some 5 GB of a GPU's memory."""
+"""Most runs of one pack. A token takes some 7 KB of a GPU's memory at d = 100: 16 batches of 128 texts 34 GB where one
+has 2,470 tokens, as IMDb's longest."""
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,17 @@ def _load_gpu() -> ModuleType | None:
         return None
     try:
         from skimrnn.kernels import gpu
-    except ImportError as error:
+
+        if has_gpu:
+            gpu.start_driver()
+    except Exception as error:  # Without a compiler or Python's headers Triton fails in ways of its own.
+        reason = str(error).strip().split("\n")[0]
+        advice = (
+            f"Triton cannot be used ({reason}): pip install triton; it wants a C compiler and Python's headers, too"
+        )
         if wanted:
-            raise UserError(
-                f"SKIMRNN_KERNEL=triton: Triton cannot be imported ({error}): pip install triton"
-            ) from error
-        warnings.warn(f"layers run on the slow path on the GPU: pip install triton ({error})", RuntimeWarning, 3)
+            raise UserError(f"SKIMRNN_KERNEL=triton: {advice}") from error
+        warnings.warn(f"layers run on the slow path on the GPU: {advice}", RuntimeWarning, 3)
         return None
     if not has_gpu and not gpu.INTERPRETED:
         raise UserError("SKIMRNN_KERNEL=triton: there is no GPU here (with TRITON_INTERPRET=1 the CPU will do, slowly)")

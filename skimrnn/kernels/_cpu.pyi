@@ -1,5 +1,6 @@
 # The compiled module (cpp/module.cpp). Addresses are those of contiguous arrays; 0 is none.
 
+sources: str
 supported: list[str]
 built: list[str]
 lanes: dict[str, int]

@@ -4,9 +4,11 @@ Inference computes only the cell that each token's decision chose. Training runs
 forward and backward over the whole sequence, weight gradients included. A plain LSTM or GRU runs on the same code.
 """
 
+import hashlib
 import operator
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -18,6 +20,19 @@ from skimrnn.errors import UserError
 from skimrnn.kernels import _cpu
 from skimrnn.kernels.recording import is_recorded
 from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State, margin_at
+
+_SOURCES = Path(__file__).parent / "cpp"
+
+
+def _digest_of(sources: Path) -> str:
+    """What CMakeLists.txt has the module remember of its sources."""
+    files = sorted(path for path in sources.iterdir() if not path.name.startswith("."))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+if _SOURCES.is_dir() and _digest_of(_SOURCES) != _cpu.sources:
+    raise UserError(f"{_SOURCES}: the kernels were built from other sources: build them anew (make, or pip install)")
 
 SUPPORTED_ISAS: list[str] = list(_cpu.supported)
 """Instruction sets that were built and that this CPU has, best first."""

@@ -49,6 +49,11 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _LINE = 32  # Numbers of a line of the cache. Rows of gates are as many as fill whole lines, the last ones zero.
 
 
+def start_driver() -> None:
+    """Have Triton build what it launches kernels with, which it else does at the first launch."""
+    triton.runtime.driver.active  # noqa: B018
+
+
 def covers(*tensors: Tensor) -> bool:
     """Whether this kernel can run on such tensors."""
     device = "cpu" if INTERPRETED else "cuda"

@@ -108,7 +108,7 @@ def read_measured(config: Config, folder: Path) -> list[Measured]:
     return [
         _measured(run)
         for task in config.tasks
-        for runs in read_task_results(config, task, folder).runs.values()
+        for runs in read_task_results(config, task, folder, speeds=False).runs.values()
         for run in runs
         if run.path.with_suffix(".timing.json").exists()
     ]

@@ -9,7 +9,8 @@ from skimrnn.reporting.benchmark import BenchmarkTable, code_of, document
 _NOTES = {
     "step": f"Forward and backward of one layer, d = {HIDDEN}, d' = {SMALL}: torch's nn.LSTM (cuDNN, with the TF32 "
     "that torch allows it), SkimLSTM on our kernels, and on the readable reference.",
-    "pack": f"A training step of each of {MODELS} Skim-LSTM classifiers, one after another and as one batch of models.",
+    "pack": f"A training step of each of {MODELS} Skim-LSTM classifiers, one after another and as one batch of models, "
+    "on texts of one length: the most that a pack can gain, which pads to the longest of its models' texts.",
     "latency": f"One text of {LATENCY_STEPS} tokens read by torch's nn.LSTM, d = {HIDDEN}, without gradients.",
 }
 

@@ -114,22 +114,22 @@ def training_kernel(record: Record | ReadingRecord) -> str:
     return (record.training.environment.kernel or record.kernel).partition(" ")[0]
 
 
-def read_task_results(config: Config, task: Task, folder: Path) -> Results[Any]:
-    """Read the records of one task."""
-    read: dict[Task, Callable[[Config, Path], Results[Any]]] = {
+def read_task_results(config: Config, task: Task, folder: Path, *, speeds: bool = True) -> Results[Any]:
+    """Read the records of one task: see `read_reading_results`."""
+    read: dict[Task, Callable[..., Results[Any]]] = {
         "classification": read_results,
         "question_answering": read_reading_results,
     }
-    return read[task](config, folder)
+    return read[task](config, folder, speeds=speeds)
 
 
-def read_results(config: Config, folder: Path) -> Results[Record]:
+def read_results(config: Config, folder: Path, *, speeds: bool = True) -> Results[Record]:
     """Read the records of text classification: see `read_reading_results`."""
-    return _read(config.for_task("classification"), folder, read_record)
+    return _read(config.for_task("classification"), folder, read_record, speeds)
 
 
-def read_reading_results(config: Config, folder: Path) -> Results[ReadingRecord]:
-    """Read the records of question answering.
+def read_reading_results(config: Config, folder: Path, *, speeds: bool = True) -> Results[ReadingRecord]:
+    """Read the records of question answering, and the speed-ups beside them unless nothing is said of `speeds`.
 
     They are read from `folder/<scale>/<dataset>/<model>/<seed>.json` over the grid of the config; absent records are
     not run.
@@ -137,10 +137,10 @@ def read_reading_results(config: Config, folder: Path) -> Results[ReadingRecord]
     A malformed record, one that lies at another run's path or was made with another config, and records that may not
     stand in one table because their data differ, are a `UserError`. So are speed-ups measured on other data.
     """
-    return _read(config.for_task("question_answering"), folder, read_reading_record)
+    return _read(config.for_task("question_answering"), folder, read_reading_record, speeds)
 
 
-def _read(config: Config, folder: Path, read: Callable[[Path], AnyRecord]) -> Results[AnyRecord]:
+def _read(config: Config, folder: Path, read: Callable[[Path], AnyRecord], with_speeds: bool) -> Results[AnyRecord]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of results: check the path, or train first")
     runs = {}
@@ -158,7 +158,7 @@ def _read(config: Config, folder: Path, read: Callable[[Path], AnyRecord]) -> Re
         own = results.of_dataset(dataset)
         _require_equal_data(own)
         path = folder / config.scale / dataset / "speed.json"
-        if own and path.exists():
+        if own and with_speeds and path.exists():
             speed = read_model(path, Speed)
             if speed.data_digest != own[0].record.data.digest:
                 raise UserError(f"{path}: measured on other data than {own[0].path}: measure it again")

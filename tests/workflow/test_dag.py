@@ -138,6 +138,42 @@ def test_a_dataset_that_is_not_finished_does_not_run_those_that_are(finished: Pa
     assert planned(folder, *SHORT)["train_model"] == 4
 
 
+def test_records_of_another_config_do_not_count(finished: Path, tmp_path: Path) -> None:
+    """In a clone, where Snakemake does not know what they were made from: the report would refuse them in the end."""
+    folder = copy_project(tmp_path)
+    shutil.copy(finished / "config" / "short.yaml", folder / "config")
+    shutil.copytree(finished / "results", folder / "results")
+    process = snakemake(folder, "-n", *SHORT, "--config", "training={clip_norm: 1.0}")
+    output = process.stdout + process.stderr
+    assert process.returncode != 0 and "Traceback" not in output
+    assert "results/test/sst/lstm/0.json: made with another config than the one given: " in output
+
+
+def test_results_of_data_that_is_gone_are_made_again(finished: Path, tmp_path: Path) -> None:
+    """As where a change had the prepared data removed, and the pipeline was killed before it was made anew."""
+    folder = shutil.copytree(finished, tmp_path / "project")
+    shutil.rmtree(folder / "data" / "prepared")
+    assert planned(folder, *SHORT, "--config", "vectors={dimension: 9}")["train_model"] == 2
+
+
+def test_an_image_has_its_own_python(finished: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "project").mkdir()
+    copy_project(folder)
+    shutil.copy(finished / "config" / "short.yaml", folder / "config")
+    (folder / "skimrnn.sif").touch()
+    (apptainer := tmp_path / "bin" / "apptainer").parent.mkdir()
+    apptainer.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo apptainer version 1.4.0 || echo "$@" >> {tmp_path}/calls\n'
+    )
+    apptainer.chmod(0o755)
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--software-deployment-method", "apptainer", *SHORT]
+    environment = environment_of(folder)
+    environment["PATH"] = f"{apptainer.parent}:{environment['PATH']}"
+    subprocess.run([*command, "--", "data/raw/embedded/sst"], cwd=folder, env=environment, check=False)
+    calls = (tmp_path / "calls").read_text()
+    assert "python -m skimrnn fetch" in calls and "export PATH" not in calls
+
+
 def test_other_files_of_a_mirror_or_of_vectors_are_read_again(finished: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished, tmp_path / "project")
     for mirror, text in (("a", "good"), ("b", "better")):
@@ -204,6 +240,28 @@ def test_a_mistake_in_the_config_is_one_line(finished: Path) -> None:
     output = process.stdout + process.stderr
     assert "the workflow's config: trainings: unknown key: remove it or mend its spelling" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "message"),
+    [
+        ("", "results/test/sst/skimm/0.json", "No rule to produce results/test/sst/skimm/0.json"),
+        ("\nseeds: [1]\n", "all", "the key 'seeds' is given twice: remove one of them"),
+        ("\ndata: {source: hub}\ndatasets: {cbt_mini_ne: {batch_size: 2}}\n", "all", "the hub has none of cbt_mini_ne"),
+    ],
+)
+def test_a_mistake_of_another_kind_is_one_line_too(
+    text: str, target: str, message: str, finished: Path, tmp_path: Path
+) -> None:
+    folder = copy_project(tmp_path)
+    lines = (finished / "config" / "short.yaml").read_text()
+    if "datasets" in text:
+        values = yaml.safe_load(lines) | yaml.safe_load(text)
+        lines, text = yaml.safe_dump(values), ""
+    (folder / "config" / "short.yaml").write_text(lines + text)
+    process = snakemake(folder, "-n", *SHORT, "--", target)
+    output = process.stdout + process.stderr
+    assert process.returncode != 0 and message in output and "Traceback" not in output
 
 
 def test_a_failing_rule_shows_its_one_line_and_leaves_no_output(tmp_path: Path, finished: Path) -> None:

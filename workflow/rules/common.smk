@@ -1,19 +1,24 @@
 # The checked config, the grid, and what makes a rule run again.
 import os
+import re
 import sys
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
-from skimrnn.config import parse_config
+from skimrnn.config import RunConfig, parse_config, read_yaml
 from skimrnn.data.registry import DATASETS
 from skimrnn.data.sources import mirrored_file
 from skimrnn.errors import UserError
-from skimrnn.files import digest_of, sha256_of_file, write_text
+from skimrnn.files import digest_of, read_json, sha256_of_file, write_text
 from skimrnn.provenance import ANALYSIS_CODE, TRAINING_CODE, code_digest
 
 try:
+    for file in [*workflow.configfiles, *workflow.overwrite_configfiles]:
+        read_yaml(Path(file))  # Of a key that stands twice Snakemake takes one.
     CONFIG = parse_config(config, "the workflow's config")
 except UserError as error:
     raise WorkflowError(str(error))
@@ -30,8 +35,9 @@ if not _config_file.exists():
 os.environ["SKIMRNN_CONFIG"] = str(_config_file)
 
 
-# Rules call `python`: the one that runs Snakemake, though its environment may not be activated.
-shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+# Rules call `python`: the one that runs Snakemake, though its environment may not be activated; in an image, its own.
+if DeploymentMethod.APPTAINER not in workflow.deployment_settings.deployment_method:
+    shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 
 envvars:
@@ -40,7 +46,7 @@ envvars:
 
 wildcard_constraints:
     dataset="|".join(DATASETS),
-    model="[^/]+",
+    model="|".join(map(re.escape, CONFIG.models)),
     seed=r"\d+",
     step=r"\d+",
 
@@ -54,12 +60,20 @@ def speed_of(dataset):
     )
 
 
+def runs_of(dataset):
+    """The settings of all runs on a dataset."""
+    return [
+        CONFIG.run(dataset, model, seed)
+        for model in CONFIG.models_of(dataset)
+        for seed in CONFIG.seeds_of(dataset)
+    ]
+
+
 def records_of_dataset(dataset):
     """The records of all runs on a dataset."""
     return [
-        f"results/{SCALE}/{dataset}/{model}/{seed}.json"
-        for model in CONFIG.models_of(dataset)
-        for seed in CONFIG.seeds_of(dataset)
+        f"results/{SCALE}/{dataset}/{run.model_name}/{run.seed}.json"
+        for run in runs_of(dataset)
     ]
 
 
@@ -78,7 +92,13 @@ def beside(records, kind):
     return [record.replace(".json", f".{kind}.json") for record in records]
 
 
-RECORDS = records_of(*CONFIG.tasks)
+if not CONFIG.available:
+    raise WorkflowError(
+        f"the hub has none of {', '.join(CONFIG.datasets)}: give data.source mirror and a folder that has them"
+    )
+
+TASKS = [task for task in CONFIG.tasks if records_of(task)]
+RECORDS = records_of(*TASKS)
 ANALYSES = beside(RECORDS, "analysis")
 TIMINGS = beside(RECORDS, "timing")
 PREDICTIONS = beside(records_of("question_answering"), "predictions")
@@ -86,7 +106,18 @@ SPEEDS = [speed for dataset in CONFIG.available for speed in speed_of(dataset)]
 
 
 def came_with_the_checkout(dataset):
-    """Whether all results of a dataset are there, and no data that they were made from."""
+    """Whether all results of a dataset are there, and nothing that they were made from.
+
+    Records of another config are refused: the report would refuse them, too, when all else is done.
+    """
+    root = Path()
+    if storage := workflow.storage_settings.default_storage_provider:
+        if storage != "fs":
+            return False
+        root = Path(workflow.storage_settings.default_storage_prefix)
+    made_here = (f"data/prepared/{SCALE}/{dataset}", f"runs/{SCALE}/{dataset}")
+    if any((root / folder).exists() for folder in made_here):
+        return False
     records = records_of_dataset(dataset)
     kinds = ["analysis", "timing"]
     if DATASETS[dataset].task == "question_answering":
@@ -94,13 +125,19 @@ def came_with_the_checkout(dataset):
     found = [*records, *speed_of(dataset)]
     for kind in kinds:
         found += beside(records, kind)
-    prepared = Path(f"data/prepared/{SCALE}/{dataset}")
-    in_storage = workflow.storage_settings.default_storage_provider
-    return (
-        not in_storage
-        and not prepared.exists()
-        and all(Path(path).exists() for path in found)
-    )
+    if not all((root / path).exists() for path in found):
+        return False
+    for record, run in zip(records, runs_of(dataset), strict=True):
+        try:
+            settings = RunConfig.model_validate(read_json(root / record).get("config"))
+        except ValidationError:
+            settings = None
+        if settings != run:
+            raise UserError(
+                f"{root / record}: made with another config than the one given: "
+                f"give that one, name another scale, or delete results/{SCALE}/{dataset}"
+            )
+    return True
 
 
 def to_be_run(task):
@@ -116,7 +153,10 @@ def to_be_run(task):
     return "|".join(names) or "(?!)"
 
 
-TO_BE_RUN = {task: to_be_run(task) for task in CONFIG.tasks}
+try:
+    TO_BE_RUN = {task: to_be_run(task) for task in CONFIG.tasks}
+except UserError as error:
+    raise WorkflowError(str(error))
 
 
 def growing(amount):

@@ -2,8 +2,8 @@
 
 # Each sentence of a book stands in some twenty cloze texts: vectors are trained on other texts, where there are any.
 VECTOR_TEXTS = [
-    dataset for dataset in CONFIG.datasets if not DATASETS[dataset].cloze
-] or list(CONFIG.datasets)
+    dataset for dataset in CONFIG.available if not DATASETS[dataset].cloze
+] or CONFIG.available
 
 
 rule fetch_dataset:

@@ -42,7 +42,7 @@ rule tabulate_results:
             expand(
                 "reports/{scale}/{task}.{extension}",
                 scale=SCALE,
-                task=CONFIG.tasks,
+                task=TASKS,
                 extension=["md", "csv", "tex"],
             ),
             caption="../report/tables.rst",
@@ -155,7 +155,7 @@ rule build_page:
         speeds=SPEEDS,
         figures=[
             f"reports/{SCALE}/figures/{figure}.svg"
-            for task in CONFIG.tasks
+            for task in TASKS
             for figure in FIGURES[task]
         ],
     output:

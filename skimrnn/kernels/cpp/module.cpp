@@ -222,6 +222,7 @@ Gradients make_gradients(Address outputs, Address last_hidden, Address last_cell
 
 NB_MODULE(_cpu, m) {
   using namespace skimrnn;
+  m.attr("sources") = SKIMRNN_SOURCES;
   m.attr("supported") = nb::cast(names(true));  // Best first.
   m.attr("built") = nb::cast(names(false));
   nb::dict lanes;  // Floats in a vector of each instruction set.
