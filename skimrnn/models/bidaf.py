@@ -26,9 +26,9 @@ class BiDAF(Reader):
 
     Differs from the paper: the output layer reads [G ; M ; m ; M * m], where m is the average of M weighted by the
     probabilities of the start, as the authors' code has it; the paper's text names M alone. Character vectors have 16
-    values and words are cut after 16 characters, which the paper leaves open. Training words without a vector stay at
-    zero, told apart by their characters alone, where the authors' code gives them vectors that are trained.
-    Skim-RNN's paper says that BiDAF's LSTMs skim, and not which: here all do.
+    values and words are cut after 16 characters, which the paper leaves open. Words without a vector have noise of
+    their own in its place, where the authors' code gives them vectors that are trained. Skim-RNN's paper says that
+    BiDAF's LSTMs skim, and not which: here all do.
     """
 
     spellings: Tensor

@@ -21,6 +21,7 @@ class LSTMAtt(Reader):
     Differs from the paper: it names an attention and not its form. Here the weight of question word q_j at x_t is the
     softmax over j of w.r(q_j) + v.(r(x_t) * r(q_j)) with r(z) = ReLU(P z + b): BiDAF's similarity, whose term in x_t
     alone the softmax cancels, between words that a learned layer brings closer where vectors of their own cannot move.
+    Words without a vector have noise of their own in its place, which stays as it is, too.
     """
 
     def __init__(self, vectors: Tensor, layer: nn.LSTM | SkimLSTM, dropout: float = 0.0) -> None:

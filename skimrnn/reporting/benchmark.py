@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from tabulate import tabulate
 
 from skimrnn.files import read_model, write_text
 from skimrnn.measures.flops import flop_reduction
-from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Measurement, Report
+from skimrnn.measures.latency import NUMPY_SMALL_SIZE, RATES, SIZES, STEPS, Measurement, Report
 from skimrnn.measures.peaks import Peaks
 from skimrnn.provenance import Environment
 from skimrnn.reporting.figure_style import STYLE, write_figure
@@ -27,7 +28,8 @@ _NOTES = {
     " projected on demand, folded (their projections kept per word), or numpy, as the paper did. Sp is the standard "
     "LSTM's time over the Skim-LSTM's, Flop-r the exact count; Sp can exceed it, because what the hidden units that "
     "skimming leaves add to a skim step is summed once in a run of skimmed tokens. The last number is the ratio to the "
-    "fastest LSTM of another library in `plain`.",
+    "fastest LSTM of another library in `plain`. A best case: decisions hang on the word alone, so that what the "
+    "kernels guess ahead is always right, and one text is read again and again.",
     "training": "One training step, forward and backward, beside torch's nn.LSTM: an LSTM on our kernel (lstm), and "
     "Skim-LSTM; memory is what the step adds.",
     "batched": "Evaluation of 128 ragged texts (5 to 99 tokens) on two threads.",
@@ -96,13 +98,36 @@ def benchmark_remarks(report: Report, *others: Report) -> list[str]:
     caches = ", ".join(f"{size >> 10:,} KiB {speed / 1e9:.0f}" for size, speed in peaks.bandwidth.items())
     return [
         f"{machine_of(report)}; {code_of(environment)}. Medians of interleaved rounds, taken in {report.sweeps} sweeps "
-        "over everything, with 95 % intervals; a call that is not timed goes before each sample.",
+        "over everything, with intervals that hold 95 % of the time if rounds are independent. They are not: the "
+        f"medians of the sweeps lie {100 * _sweeps_apart(report):.0f} % apart, by the median. A call that is not timed "
+        "goes before each sample.",
         f"Peaks of one thread, the best of the same run: {peaks.flops / 1e9:.0f} GFLOP/s; reading an array again and "
         f"again, GB/s by its size: {caches}. The last column says which of the two bounds a figure, and what share of "
         "its time that bound alone would take.",
         *(f"Skipped: {name} ({reason})." for name, reason in report.skipped.items()),
-        *(f"In the targets, besides: {machine_of(other)}; {code_of(other.environment)}." for other in others),
+        *(
+            f"In the targets, besides: {machine_of(other)}; {code_of(other.environment)}{_drawn_rates(other)}; the "
+            f"medians of its sweeps lie {100 * _sweeps_apart(other):.0f} % apart."
+            for other in others
+        ),
     ]
+
+
+def _drawn_rates(report: Report) -> str:
+    """What is to be said of a run that drew its skim rates around those that the targets name."""
+    own = [float(m.setting["skim_rate"]) for m in report.measurements if m.benchmark == "skimming"]
+    drawn = sorted(rate for rate in own if 0 < rate < 1 and min(abs(rate - named) for named in RATES) > 1 / STEPS)
+    return f"; its skim rates were drawn around those named: {drawn[0]:.2f} to {drawn[-1]:.2f}" if drawn else ""
+
+
+def _sweeps_apart(report: Report) -> float:
+    """How far the medians of the sweeps lie apart, beside that of all rounds: the median over all measurements."""
+    spreads = []
+    for m in report.measurements:
+        rounds = len(m.timing.samples) // report.sweeps
+        medians = [median(m.timing.samples[n * rounds : (n + 1) * rounds]) for n in range(report.sweeps)]
+        spreads.append((max(medians) - min(medians)) / m.timing.median)
+    return median(spreads)
 
 
 def benchmark_tables(report: Report, *others: Report) -> list[BenchmarkTable]:

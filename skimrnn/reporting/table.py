@@ -9,7 +9,7 @@ from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.provenance import Environment
 from skimrnn.published import published_value
-from skimrnn.reporting.records import Measured, Results, Run, training_kernel
+from skimrnn.reporting.records import Measured, Results, training_kernel
 from skimrnn.reporting.systems import CITED, in_paper, paper_value, system_titles
 from skimrnn.training.record import DataRecord, QuestionDataRecord, Record
 
@@ -183,8 +183,11 @@ def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
         f"Seeds: {', '.join(map(str, sorted({run.record.config.seed for run in runs})))}",
         f"Records: {len(runs)} of {results.config.planned(dataset)}",
         f"Kernel: {', '.join(sorted({training_kernel(run.record) for run in runs}))}",
-        f"Commits: {', '.join(sorted({commit_text(run) for run in runs}))}",
+        f"Commits: {', '.join(sorted({commit_text(run.record.training.environment) for run in runs}))}",
     ]
+    if speed := results.speeds.get(dataset):
+        processor = ", ".join(filter(None, [speed.environment.cpu, speed.isa]))
+        parts.append(f"Sp: {processor}, commit {commit_text(speed.environment)}")
     return ". ".join(parts) + "." + note
 
 
@@ -208,9 +211,8 @@ def _completeness(data: DataRecord | QuestionDataRecord) -> str:
     return f"incomplete ({', '.join(missing)})"
 
 
-def commit_text(run: Run) -> str:
+def commit_text(environment: Environment) -> str:
     """The commit that a record was made with, and whether files differed from it."""
-    environment: Environment = run.record.training.environment
     if environment.git_commit is None:
         return "unknown"
     return environment.git_commit[:8] + (" with uncommitted changes" if environment.git_dirty else "")

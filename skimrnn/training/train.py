@@ -29,7 +29,11 @@ from skimrnn.training.task import Task
 
 
 def temperature_at(step: int, config: TrainingConfig) -> float:
-    """Tau = max(floor, exp(-r step))."""
+    """Tau = max(floor, exp(-r step)).
+
+    A model that starts from another's first steps counts its own: tau falls from 1 when skimming begins, where the
+    paper counts the global step.
+    """
     return max(config.temperature_floor, math.exp(-config.temperature_decay * step))
 
 

@@ -114,3 +114,15 @@ def test_readers_stand_beside_the_standard_one(report: Report):
     assert evaluation == ["at least 0.8", "0.91; reached: 1 of 1"]
     text = markdown(report.model_copy(update={"measurements": readers}))
     assert "1.40x of lstm" in text and "Sp 2.50, 0.91 of Flop-r 2.76" in text
+
+
+def test_a_run_says_how_far_its_sweeps_lie_apart_and_which_rates_it_drew(report: Report):
+    samples = [1.0, 1.1, 0.9, 2.0, 2.1, 1.9, 3.0, 3.1, 2.9]
+    apart = [m.model_copy(update={"timing": summarise(samples)}) for m in report.measurements]
+    other = report.model_copy(update={"measurements": apart})
+    assert "sweeps lie 0 % apart, by the median" in markdown(report)
+    assert "sweeps lie 100 % apart, by the median" in markdown(other)
+    assert "sweeps lie 100 % apart." in markdown(report, other) and "drawn" not in markdown(report, other)
+    drawn = measurement("skimming", "lstm", 3.0, hidden_size=100, small_size=NUMPY_SMALL_SIZE, skim_rate=0.87)
+    other = report.model_copy(update={"measurements": [*report.measurements, drawn]})
+    assert "; its skim rates were drawn around those named: 0.87 to 0.87" in markdown(report, other)

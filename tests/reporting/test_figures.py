@@ -124,6 +124,23 @@ def test_each_layers_skim_rate_stands_in_the_panel_of_its_sizes(tmp_path: Path):
     assert all(panel.has_data() for panel in panels)
 
 
+def test_readers_of_two_families_are_not_sorted_by_one_flop_r(tmp_path: Path):
+    """Each counts from the standard reader of its own."""
+    config = read_config(ROOT / "config" / "paper.yaml")
+    for model in ("lstm_att", "lstm_att-2x50", "bidaf-30", "bidaf"):
+        store_analysed(tmp_path, config, "squad", model, 0, 0.6)
+        path = tmp_path / "paper" / "squad" / model / "0.json"
+        flops = {"lstm_att": 1.0, "lstm_att-2x50": 2.3, "bidaf-30": 5.1, "bidaf": 1.0}[model]
+        write_json(path, read_json(path) | {"flop_reduction": {"published_convention": flops, "exact_count": flops}})
+    panel = drawn(read_reading_results(config, tmp_path), "f1_sorted").axes[0]
+    assert [text.get_text() for text in panel.texts if text.get_text().endswith("x")] == [
+        "1.0x",
+        "2.3x",
+        "1.0x",
+        "5.1x",
+    ]
+
+
 def test_a_handful_of_decisions_is_no_point_of_a_calibration(config: Config, tmp_path: Path):
     store_analysed(tmp_path, config, "sst", "skim-5-0.01", 0, 0.8)
     path = tmp_path / "paper" / "sst" / "skim-5-0.01" / "0.analysis.json"

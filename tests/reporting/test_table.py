@@ -97,6 +97,10 @@ def test_speedups_stand_beside_the_papers_by_the_way_they_were_measured(results:
         *("1.4x | 1.1x ± 0.5 (2)", "- | 2.2x ± 1.1 (2)", "- | 2.2x ± 1.1 (2)"),
     ]
     assert texts(timed, "sst")["Skim 10/.01"][-1] == "- | not run"
+    machine = speed.environment.model_copy(update={"cpu": "A Processor, 4 cores", "git_commit": "12345678" * 5})
+    elsewhere = replace(results, speeds={"sst": speed.model_copy(update={"environment": machine})})
+    assert "Sp: A Processor, 4 cores, plain, commit 12345678" in table_caption(elsewhere, "sst")
+    assert "Sp: " not in table_caption(results, "sst")
 
 
 def test_cited_systems_have_published_values_only(results: Results):

@@ -172,6 +172,6 @@ def _provenance(run: Run, titles: dict[str, str]) -> list[str]:
         duration(timing.wall_seconds),
         str(environment.threads),
         environment.gpu or environment.cpu,
-        commit_text(run),
+        commit_text(run.record.training.environment),
         record.data.digest[:8],
     ]
