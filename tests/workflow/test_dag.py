@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,20 @@ def test_a_dataset_that_is_not_finished_does_not_run_those_that_are(finished: Pa
     assert jobs["tokenise_dataset"] == 2  # The vectors are trained on the texts of both.
     (folder / "results" / "test" / "sst" / "skim" / "0.json").unlink()
     assert planned(folder, *SHORT)["train_model"] == 4
+
+
+@pytest.mark.skipif(
+    not find_spec("snakemake_storage_plugin_fs"), reason="no storage plugin: pip install '.[kubernetes]'"
+)
+def test_results_in_a_volume_count_as_finished(finished: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "project").mkdir()
+    copy_project(folder)
+    config = yaml.safe_load((finished / "config" / "short.yaml").read_text())
+    config["datasets"]["rotten_tomatoes"] = config["datasets"]["sst"]
+    (folder / "config" / "short.yaml").write_text(yaml.safe_dump(config))
+    storage = ("--default-storage-provider", "fs", "--default-storage-prefix", str(tmp_path / "volume"))
+    shutil.copytree(finished / "results", tmp_path / "volume" / "results")
+    assert planned(folder, *SHORT, *storage)["train_model"] == 2
 
 
 def test_records_of_another_config_do_not_count(finished: Path, tmp_path: Path) -> None:
