@@ -6,12 +6,24 @@ import pytest
 import torch
 
 from skimrnn.config import VectorsConfig
-from skimrnn.data.prepare import UNKNOWN, Prepared, open_prepared, prepare_dataset
+from skimrnn.data.prepare import SPLITS, UNKNOWN, Prepared, open_prepared, prepare_dataset
 from skimrnn.data.registry import DATASETS
 from skimrnn.data.tokens import read_tokens
 from skimrnn.data.vectors import read_vectors, write_vectors
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, write_json, write_parquet
+
+
+def prepare(folder: Path, texts: dict[str, str], positive: str | None = None) -> Prepared:
+    """One text a split, of which one may be positive."""
+    for split, text in texts.items():
+        write_parquet(folder / f"{split}.parquet", pa.table({"tokens": [text], "label": [int(split == positive)]}))
+    manifest = {"dataset": "sst", "source": "mirror", "revision": None, "complete": True, "splits": {}}
+    write_json(folder / "manifest.json", manifest | {"unlabelled": None})
+    write_vectors(folder / "v.safetensors", ["novel", "film"], np.ones((2, 3), np.float32))
+    settings = VectorsConfig(source="corpus", dimension=3)
+    prepare_dataset(DATASETS["sst"], folder, folder / "v.safetensors", settings, folder / "prepared")
+    return open_prepared(folder / "prepared", "sst")
 
 
 def test_word_numbers_give_the_texts_back_and_only_train_words_have_one(prepared: Prepared) -> None:
@@ -30,20 +42,20 @@ def test_word_numbers_give_the_texts_back_and_only_train_words_have_one(prepared
 
 def test_words_of_the_other_splits_stay_unknown(tmp_path: Path) -> None:
     """A word that train lacks is unknown, even where it has a vector."""
-    texts = {"train": "a fine film", "validation": "a fine novel", "test": "a dull film"}
-    for split, text in texts.items():
-        write_parquet(tmp_path / f"{split}.parquet", pa.table({"tokens": [text], "label": [0]}))
-    manifest = {"dataset": "sst", "source": "mirror", "revision": None, "complete": True, "splits": {}}
-    write_json(tmp_path / "manifest.json", manifest | {"unlabelled": None})
-    write_vectors(tmp_path / "v.safetensors", ["novel", "film"], np.ones((2, 3), np.float32))
-    settings = VectorsConfig(source="corpus", dimension=3)
-    prepare_dataset(DATASETS["sst"], tmp_path, tmp_path / "v.safetensors", settings, tmp_path / "prepared")
-    prepared = open_prepared(tmp_path / "prepared", "sst")
-    assert read_json(prepared.folder / "vocabulary.json") == ["<pad>", "<unk>", "a", "film", "fine"]
-    assert prepared.split("validation").tokens.tolist() == [2, 4, UNKNOWN]
-    assert prepared.split("test").tokens.tolist() == [2, UNKNOWN, 3]
+    prepared = prepare(
+        tmp_path, {"train": "one fine fine film", "validation": "one fine novel", "test": "one dull film"}
+    )
+    assert read_json(prepared.folder / "vocabulary.json") == ["<pad>", "<unk>", "fine", "film", "one"]
+    assert prepared.split("validation").tokens.tolist() == [4, 2, UNKNOWN]
+    assert prepared.split("test").tokens.tolist() == [4, UNKNOWN, 3]
     assert prepared.manifest["splits"]["validation"]["vector_coverage"] == 0
     assert prepared.manifest["splits"]["test"]["vector_coverage"] == pytest.approx(1 / 3)
+
+
+def test_the_digest_follows_the_labels_of_each_split(tmp_path: Path) -> None:
+    texts = dict.fromkeys(SPLITS, "a film")
+    positives = (None, *SPLITS)
+    assert len({prepare(tmp_path / f"{split}", texts, split).manifest["digest"] for split in positives}) == 4
 
 
 def test_vectors_reach_their_words_and_the_coverage_is_the_share_of_tokens(prepared: Prepared, tmp_path: Path) -> None:

@@ -215,23 +215,25 @@ def test_each_text_is_kept_once_and_characters_are_those_of_the_text(tmp_path: P
 
 
 def test_words_without_a_vector_differ_but_unknown_ones_and_padding_say_nothing(tmp_path: Path) -> None:
-    prepared = prepare(tmp_path, [question(1, "It is Ann here, " + "Ann and a crowd of others " * 20, [("Ann", 6)])])
+    crowd = " ".join(f"Ann{number}" for number in range(100))
+    prepared = prepare(tmp_path, [question(1, f"It is Ann here, {crowd}", [("Ann", 6)])], who=(5, 6, 7))
     vectors = dict(zip(read_json(prepared.folder / "vocabulary.json"), prepared.vectors(), strict=True))
-    assert vectors["is"].tolist() == vectors["who"].tolist() == [1, 1, 1]
+    assert (vectors["is"].tolist(), vectors["who"].tolist()) == ([1, 1, 1], [5, 6, 7])
     assert not vectors["<pad>"].any() and not vectors["<unk>"].any()
     noise = torch.stack([vectors[word] for word in vectors if word not in ("is", "who", "<pad>", "<unk>")])
-    assert len(noise) >= 10 and len(torch.unique(noise, dim=0)) == len(noise)
-    # Components as large as the known vectors', whose mean square is 1: it lies within five standard errors.
-    assert float((noise**2).mean()) == pytest.approx(1.0, abs=5 * (2 / noise.numel()) ** 0.5)
+    assert len(noise) >= 100 and len(torch.unique(noise, dim=0)) == len(noise)
+    # Components as large as the known vectors', whose mean square is 113/6: it lies within five standard errors.
+    assert float((noise**2).mean()) == pytest.approx(113 / 6, rel=5 * (2 / noise.numel()) ** 0.5)
 
 
 def test_the_development_sets_own_words_differ_and_change_nothing_for_those_of_train(tmp_path: Path) -> None:
-    train = [question(1, "It is Ann here", [("Ann", 6)], "Where?")]
+    train = [question(1, "It is Ann here", [("Ann", 6)], "Is it here?")]
     alone = prepare(tmp_path / "alone", train)
     prepared = prepare(
         tmp_path / "more", train, [question(2, "Bob, who is Eve", [("Eve", 12)], "Is Bob Eve?")], (5, 6, 7)
     )
     vocabulary, before = (read_json(p.folder / "vocabulary.json") for p in (prepared, alone))
+    assert before == ["<pad>", "<unk>", "here", "is", "it", "?", "ann"]
     assert vocabulary == [*before, ",", "bob", "eve", "who"]
     vectors = prepared.vectors()
     assert torch.equal(vectors[: len(before)], alone.vectors())
@@ -240,6 +242,19 @@ def test_the_development_sets_own_words_differ_and_change_nothing_for_those_of_t
     split = read_questions(prepared, SCORED_SPLIT)
     assert [vocabulary[word] for word in split.tokens] == ["bob", ",", "who", "is", "eve", "is", "bob", "eve", "?"]
     assert [prepared.manifest["vocabulary_size"], prepared.manifest["vectors"]["words"]] == [len(before) - 2, 1]
+
+
+def test_the_digest_follows_vectors_and_answers(tmp_path: Path) -> None:
+    ann, is_ann = (question(1, "It is Ann here", answers) for answers in ([("Ann", 6)], [("is Ann", 3)]))
+    either = question(1, "It is Ann here", [("Ann", 6), ("is Ann", 3)])
+    prepared = [
+        prepare(tmp_path / "first", [ann], [ann]),
+        prepare(tmp_path / "vectors", [ann], [ann], (5, 6, 7)),
+        prepare(tmp_path / "train", [is_ann], [ann]),
+        prepare(tmp_path / "scored", [ann], [is_ann]),
+        prepare(tmp_path / "gold", [ann], [either]),
+    ]
+    assert len({data.manifest["digest"] for data in prepared}) == len(prepared)
 
 
 def test_the_embedded_corpus_asks_for_what_stands_in_the_text(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from skimrnn.data.registry import DATASETS
-from skimrnn.data.tokens import LONGEST, carve, read_tokens, split_spaces, split_treebank, tokenise_dataset
+from skimrnn.data.tokens import LONGEST, carve, read_texts, read_tokens, split_spaces, split_treebank, tokenise_dataset
 from skimrnn.files import read_json, write_json, write_parquet
 
 
@@ -17,6 +17,24 @@ def test_treebank_tokens() -> None:
 
 def test_tokenised_texts_are_split_at_spaces_alone() -> None:
     assert split_spaces("  It is n't   bad .\n") == "it is n't bad ."
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        ("sst", "it isn't bad."),
+        ("rotten_tomatoes", "it isn't bad."),
+        ("imdb", "it is n't bad ."),
+        ("ag_news", "it is n't bad ."),
+    ],
+)
+def test_each_dataset_has_its_tokeniser(name: str, tokens: str, tmp_path: Path) -> None:
+    for split in DATASETS[name].rows:
+        write_parquet(tmp_path / f"{split}.parquet", pa.table({"text": ["It isn't bad."] * 4, "label": [0] * 4}))
+    write_json(tmp_path / "manifest.json", {"dataset": name, "splits": {}})
+    tokenise_dataset(DATASETS[name], tmp_path, tmp_path / "tokens", seed=0)
+    for path in (tmp_path / "tokens").glob("*.parquet"):
+        assert {" ".join(text) for text in read_texts(path)} == {tokens}
 
 
 @pytest.mark.parametrize(("rows", "size"), [(25_000, 3_857), (120_000, 18_149), (41_664, 6_301), (10, 3)])

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from skimrnn.cli import app
 from skimrnn.data.vectors import GLOVE_LENGTH, download_glove, load_vector_file, read_vectors, train_vectors
 from skimrnn.errors import UserError
+from skimrnn.files import write_json, write_parquet
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = "the 0.5 -1 2\n, 1 2 3\n. . . 4 5 6\n"
@@ -106,6 +108,13 @@ def test_trained_vectors_are_the_same_twice(prepared, tmp_path: Path) -> None:
     assert words == again_words
     assert np.array_equal(table, again)
     assert not np.array_equal(table, train_vectors(tokens, 10, 5, 1, 1, seed=1)[1])
+
+
+def test_vectors_are_trained_on_the_train_and_the_unlabelled_texts_alone(tmp_path: Path) -> None:
+    for split, text in {"train": "a a", "validation": "b b", "test": "c c", "extra": "d d"}.items():
+        write_parquet(tmp_path / f"{split}.parquet", pa.table({"tokens": [text], "label": [0]}))
+    write_json(tmp_path / "manifest.json", {"dataset": "imdb", "unlabelled": "extra"})
+    assert set(train_vectors([tmp_path], 2, 1, 1, 1, seed=0)[0]) == {"a", "d"}
 
 
 def test_trained_vectors_are_as_long_as_gloves(prepared, tmp_path: Path) -> None:
