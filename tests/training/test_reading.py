@@ -16,6 +16,7 @@ from skimrnn.config import (
     BiDAFConfig,
     Config,
     LSTMAttConfig,
+    ReaderConfig,
     SkimBiDAFConfig,
     SkimLSTMAttConfig,
     VectorsConfig,
@@ -24,6 +25,7 @@ from skimrnn.config import (
 from skimrnn.data.prepare import Prepared, open_prepared
 from skimrnn.data.questions import (
     SCORED_SPLIT,
+    QuestionBatch,
     collate_questions,
     prepare_questions,
     read_questions,
@@ -35,12 +37,14 @@ from skimrnn.data.squad import tokenise_questions
 from skimrnn.data.vectors import train_vectors, write_vectors
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_tensors
-from skimrnn.measures.flops import flop_reduction, reader_operations
+from skimrnn.layers import SkimLSTM
+from skimrnn.measures.flops import FlopReduction, flop_reduction, reader_operations
 from skimrnn.measures.squad import normalise
 from skimrnn.models import BiDAF as BiDAFReader
+from skimrnn.models import Reader
 from skimrnn.training.reading import answer_questions, build_reader, reading_loss
-from skimrnn.training.record import read_reading_record, write_reading_record
-from skimrnn.training.train import train
+from skimrnn.training.record import load_reader, read_reading_record, reading_operations, write_reading_record
+from skimrnn.training.train import temperature_at, train
 from tests.conftest import Silent
 
 STANDARD = LSTMAttConfig(architecture="lstm_att", hidden_size=16, ema_decay=0.8)
@@ -197,6 +201,9 @@ def test_predictions_and_decisions_are_those_of_the_scores(
 ) -> None:
     run(config, squad, tmp_path / "skim", model)
     record = read_reading_record(tmp_path / "skim" / "0.json")
+    reader, split = load_reader(record.config, squad, tmp_path / "skim"), read_questions(squad, SCORED_SPLIT)
+    expected = reading_operations(reader, split, record.test.layer_skim_rates, squad)
+    assert (record.operations, record.flop_reduction) == expected
     predictions = read_json(tmp_path / "skim" / "0.predictions.json")
     scoring = read_scoring(squad)
     assert list(predictions) == scoring.ids
@@ -228,6 +235,40 @@ def test_the_loss_is_two_cross_entropies_and_the_weighted_skim_loss(squad: Prepa
     assert float(reading_loss(model, batch, 0).detach()) == pytest.approx(expected, rel=1e-5)
     with_skim = expected + 0.5 * float(decisions.skim_loss().detach())
     assert float(reading_loss(model, batch, 0.5).detach()) == pytest.approx(with_skim, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["skim", "sk_bidaf"])
+def test_each_step_has_the_schedules_temperature_the_models_gamma_and_contexts_within_the_limit(
+    name: str, config: Config, squad: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.run("squad", name, 0).model_copy(update={"context_limit": 40})
+    assert read_questions(squad, "train").lengths.median() > 40
+    seen: list[tuple[set[float], float]] = []
+
+    def loss(model: Reader, batch: QuestionBatch, gamma: float) -> torch.Tensor:
+        assert batch.contexts.lengths.max() <= 40
+        seen.append(({layer.temperature for layer in model.children() if isinstance(layer, SkimLSTM)}, gamma))
+        return reading_loss(model, batch, gamma)
+
+    monkeypatch.setattr("skimrnn.training.reading.reading_loss", loss)
+    train(settings, squad, tmp_path, Silent())
+    assert seen == [({temperature_at(step, settings.training)}, 0.1) for step in range(20)]
+
+
+@pytest.mark.parametrize("config", [STANDARD, SKIM, BIDAF, SK_BIDAF], ids=lambda config: config.architecture)
+def test_dropout_acts_within_readers_and_between_their_layers_in_training_alone(
+    config: ReaderConfig, squad: Prepared
+) -> None:
+    config = config.model_copy(update={"dropout": 0.3})
+    model = build_reader(config, squad.vectors(), squad.spellings())
+    assert model.dropout.p == 0.3
+    layers = [layer for layer in model.children() if isinstance(layer, torch.nn.LSTM | SkimLSTM)]
+    assert [layer.dropout for layer in layers if layer.num_layers == 2] == [0.3]
+    batch = collate_questions(read_questions(squad, "train"), np.arange(8))
+    for training in (True, False):
+        model.train(training)
+        passes = [model(batch.questions, batch.contexts).start for _ in range(2)]
+        assert torch.equal(*passes) != training
 
 
 def test_decisions_do_not_depend_on_the_batch(squad: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +324,31 @@ def test_operations_of_a_skimming_model_follow_its_skim_rates(
             reduction = flop_reduction(rate, skim.hidden_size, skim.small_size)
             expected = reduction.published_convention if convention else reduction.exact_count
             assert dense.recurrent / (count.recurrent + count.decision) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("standard", "skim"), [(STANDARD, SKIM), (BIDAF, SK_BIDAF)])
+def test_flop_reduction_is_beside_the_standard_reader_of_100(
+    standard: LSTMAttConfig | BiDAFConfig, skim: SkimLSTMAttConfig | SkimBiDAFConfig, squad: Prepared
+) -> None:
+    split = read_questions(squad, SCORED_SPLIT)
+    hundred, fifty, skimming = (
+        build_reader(config.model_copy(update={"hidden_size": size}), squad.vectors(), squad.spellings())
+        for config, size in ((standard, 100), (standard, 50), (skim, 100))
+    )
+    dense, reduction = reading_operations(hundred, split, {}, squad)
+    assert reduction == FlopReduction(published_convention=1, exact_count=1)
+    smaller = reading_operations(fifty, split, {}, squad)[1]
+    assert smaller.published_convention == smaller.exact_count > 1
+    rates = dict.fromkeys([*skimming.sequences, *skimming.question_sequences], 0.3)
+    exact, published = (
+        reader_operations(skimming, split.question_lengths, split.lengths, rates, published_convention=convention)
+        for convention in (False, True)
+    )
+    assert exact.total > published.total
+    operations, reduction = reading_operations(skimming, split, rates, squad)
+    assert operations == exact
+    assert reduction.exact_count == pytest.approx(dense.total / exact.total, rel=1e-12)
+    assert reduction.published_convention == pytest.approx(dense.total / published.total, rel=1e-12)
 
 
 def test_each_sequence_is_charged_for_its_own_tokens_and_cells(squad: Prepared) -> None:

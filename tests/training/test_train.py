@@ -14,16 +14,18 @@ import torch
 import yaml
 
 from skimrnn.config import Config, SkimLSTMConfig
-from skimrnn.data.batches import evaluation_batches
+from skimrnn.data.batches import Batch, evaluation_batches
 from skimrnn.data.embedded import lexicon
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_tensors, write_tensors
+from skimrnn.measures.flops import flop_reduction
+from skimrnn.models import Classifier
 from skimrnn.provenance import environment
 from skimrnn.training.classification import build_classifier, training_loss
-from skimrnn.training.evaluate import evaluate
-from skimrnn.training.record import read_record, write_record
+from skimrnn.training.evaluate import Scores, evaluate
+from skimrnn.training.record import load_classifier, read_record, write_record
 from skimrnn.training.train import temperature_at, train
 from tests.conftest import Silent, small_config
 
@@ -129,13 +131,26 @@ def test_a_run_validated_at_a_limit_of_its_own_starts_anew_where_it_is_raised(
     assert run_to_record(small_config(), "skim", prepared, tmp_path / "raised") == expected
 
 
-def test_a_checkpoint_of_another_config_is_not_used(prepared: Prepared, tmp_path: Path) -> None:
-    train(small_config().run("sst", "lstm", 0), prepared, tmp_path / "run", Silent())
-    other = small_config(learning_rate=0.001)
+@pytest.mark.parametrize("other", ["config", "data", "code", "start"])
+def test_a_checkpoint_of_another_config_data_code_or_start_is_not_used(
+    other: str, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, data, start = small_config().run("sst", "lstm", 0), prepared, tmp_path / "start.safetensors"
+    weights = build_classifier(small_config().models["lstm"], prepared.vectors(), 2).state_dict()
+    write_tensors(start, weights)
+    train(run, data, tmp_path / "run", Silent(), start=start)
+    if other == "config":
+        run = small_config(learning_rate=0.001).run("sst", "lstm", 0)
+    elif other == "data":
+        data = Prepared(prepared.folder, prepared.manifest | {"digest": "1f" * 32})
+    elif other == "code":
+        monkeypatch.setattr("skimrnn.training.train.code_digest", lambda *_: "1f" * 32)
+    else:
+        write_tensors(start, {name: -tensor for name, tensor in weights.items()})
     reporter = Silent()
-    train(other.run("sst", "lstm", 0), prepared, tmp_path / "run", reporter)
+    train(run, data, tmp_path / "run", reporter, start=start)
     assert reporter.messages == ["starts anew: the checkpoint is of another config, data or code"]
-    train(other.run("sst", "lstm", 0), prepared, tmp_path / "alone", Silent())
+    train(run, data, tmp_path / "alone", Silent(), start=start)
     assert (tmp_path / "run/training.json").read_bytes() == (tmp_path / "alone/training.json").read_bytes()
 
 
@@ -201,6 +216,21 @@ def test_the_best_weights_by_validation_are_kept_and_patience_ends_the_run(prepa
     assert evaluate(model, prepared.split("validation")).accuracy == max(accuracies.values())
 
 
+def test_a_score_that_is_only_as_good_is_no_better(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = iter([0.5, 0.7, 0.7, 0.6, 0.7, 0.7])
+    scores = Scores(examples=1, tokens=1, accuracy=0, loss=0, skim_rate=0)
+    monkeypatch.setattr(
+        "skimrnn.training.classification.evaluate",
+        lambda *_: scores.model_copy(update={"accuracy": next(accuracies)}),
+    )
+    config = small_config(patience=30, validate_every=10)
+    train(config.run("sst", "lstm", 0), prepared, tmp_path, Silent())
+    training = read_json(tmp_path / "training.json")
+    assert (training["best_step"], training["steps"], training["stopped"]) == (20, 50, "patience")
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(prepared: Prepared, tmp_path: Path) -> None:
     run = small_config().run("sst", "skim", 0)
     with pytest.raises(KilledError):
@@ -241,6 +271,21 @@ def test_gamma_weighs_the_skim_loss(prepared: Prepared) -> None:
     assert losses[2] - losses[0] == pytest.approx(2 * skim_loss, rel=1e-5)
 
 
+def test_each_step_has_the_schedules_temperature_and_the_models_gamma(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_config().run("sst", "skim", 0)
+    seen: list[tuple[float, float]] = []
+
+    def loss(model: Classifier, batch: Batch, gamma: float) -> torch.Tensor:
+        seen.append((model.layer.temperature, gamma))
+        return training_loss(model, batch, gamma)
+
+    monkeypatch.setattr("skimrnn.training.classification.training_loss", loss)
+    train(run, prepared, tmp_path, Silent())
+    assert seen == [(temperature_at(step, run.training), 0.05) for step in range(60)]
+
+
 def test_padding_does_not_reach_the_scores(prepared: Prepared) -> None:
     """The classifier's answer for a text is the same alone and beside a longer one."""
     model = build_classifier(small_config().models["skim"], prepared.vectors(), 2).eval()
@@ -262,6 +307,13 @@ def test_the_record_says_what_was_run(prepared: Prepared, tmp_path: Path) -> Non
     assert record.test.examples == len(prepared.split("test"))
     assert record.test.tokens == len(prepared.split("test").tokens)
     assert 0 < record.test.skim_rate <= 1
+    assert record.flop_reduction == flop_reduction(record.test.skim_rate, 24, 4)
+    model = load_classifier(record.config, prepared, tmp_path).eval()
+    losses = [
+        -model(*batch.inputs).logits.detach().double().log_softmax(1)[torch.arange(len(batch.labels)), batch.labels]
+        for batch in evaluation_batches(prepared.split("test"), 128)
+    ]
+    assert record.test.loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-9)
     text = (tmp_path / "0.json").read_text()
     assert str(tmp_path) not in text
     assert str(Path.cwd()) not in text
@@ -270,6 +322,12 @@ def test_the_record_says_what_was_run(prepared: Prepared, tmp_path: Path) -> Non
     (tmp_path / "0.json").write_text(json.dumps(broken))
     with pytest.raises(UserError, match=r"0\.json: not a record of this version \(test\.accuracy"):
         read_record(tmp_path / "0.json")
+
+
+def test_the_flop_reduction_of_the_standard_classifier_is_one(prepared: Prepared, tmp_path: Path) -> None:
+    run_to_record(small_config(max_steps=20), "lstm", prepared, tmp_path)
+    reduction = read_record(tmp_path / "0.json").flop_reduction
+    assert (reduction.published_convention, reduction.exact_count) == (1, 1)
 
 
 def test_prepared_data_needs_no_data_libraries(prepared: Prepared, tmp_path: Path) -> None:
