@@ -1,6 +1,7 @@
 """The layers beside `nn.LSTM` and `nn.GRU`: every kind of input, state, layer and direction; the same errors."""
 
 import copy
+import math
 from functools import partial
 
 import pytest
@@ -21,8 +22,8 @@ PAIRS = [(SkimLSTM, nn.LSTM), (SkimGRU, nn.GRU)]
 SHAPES = [{"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bidirectional": True, "bias": False}]
 
 
-def start_from(skimming, layer):
-    return skimming.from_lstm(layer, S) if skimming is SkimLSTM else skimming.from_gru(layer, S)
+def start_from(skimming, layer, **options):
+    return (skimming.from_lstm if skimming is SkimLSTM else skimming.from_gru)(layer, S, **options)
 
 
 def state_for(layer, batch=B):
@@ -68,6 +69,35 @@ def test_reading_everything_is_torchs_layer_on_every_kind_of_input(skimming, pla
     packed = pack_padded_sequence(inputs, sorted_lengths, batch_first=True)
     assert ours(packed)[0].sorted_indices is None
     torch.testing.assert_close(ours(packed)[0].data, theirs(packed)[0].data, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_what_starts_from_torchs_layer_has_its_options_and_the_threshold_that_is_asked_for(skimming, plain, training):
+    theirs = plain(E, D, 2, batch_first=True, dropout=0.3).train(training)
+    ours = start_from(skimming, theirs, threshold=0.7)
+    assert (ours.batch_first, ours.dropout, ours.training, ours.threshold) == (True, 0.3, training, 0.7)
+    assert start_from(skimming, theirs).threshold == 0.5
+
+
+@pytest.mark.parametrize("skimming, _", PAIRS)
+def test_initial_weights_fill_the_range_of_torchs(skimming, _, seed):
+    layer, bound = skimming(E, D, S, 2, bidirectional=True), 1 / math.sqrt(D)
+    for cell in (("weight_", "bias_"), "small_", "decision_"):
+        drawn = [parameter.detach().flatten() for name, parameter in layer.named_parameters() if name.startswith(cell)]
+        assert 0.9 * bound < torch.cat(drawn).abs().max() <= bound
+
+
+@pytest.mark.parametrize("skimming, _", PAIRS)
+@torch.no_grad()
+def test_decisions_have_time_first_whatever_the_order_of_the_input(skimming, _, seed):
+    layer = skimming(E, D, S, 2, bidirectional=True, batch_first=True).eval()
+    inputs = torch.randn(B, T, E)
+    decisions = layer(inputs, return_decisions=True)[2]
+    layer.batch_first = False
+    expected = layer(inputs.transpose(0, 1), return_decisions=True)[2]
+    assert expected.read.shape == (4, T, B)
+    assert all(map(torch.equal, decisions, expected))
 
 
 @pytest.mark.parametrize("options", [{}, *SHAPES])
