@@ -1,4 +1,4 @@
-"""The benchmark's parts: all competitors compute one thing, and medians lie in their intervals."""
+"""The benchmark's parts: all competitors compute one thing, names are true, and medians lie in their intervals."""
 
 import numpy as np
 import pytest
@@ -6,32 +6,64 @@ import torch
 from torch import nn
 
 from skimrnn import SkimLSTM
+from skimrnn.kernels import SkimSequence
 from skimrnn.measures import latency
 from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_skim_lstm
-from skimrnn.measures.latency import Task, _questions, _reader, _set_skim_rate, _vectors, _words
+from skimrnn.measures.latency import Task, _folded, _ours, _questions, _reader, _set_skim_rate, _vectors, _words
 from skimrnn.measures.peaks import Peaks
 from skimrnn.measures.timing import summarise, time_together
 
 
-@pytest.mark.parametrize("name", [name for name in COMPETITORS if name != "torch.compile"])
+def folded(layer, inputs):
+    """Our kernels on a text of words, each of which stands in it once."""
+    return _folded(layer, inputs[:, 0], torch.arange(len(inputs))[:, None])
+
+
+def outputs_of(result):
+    """What a timed function gives, as outputs (T, B, D)."""
+    return result.outputs if isinstance(result, SkimSequence) else torch.as_tensor(result).view(len(result), 1, -1)
+
+
+LSTMS = COMPETITORS | {"ours": _ours, "folded": folded}
+
+
+@pytest.mark.parametrize("name", [name for name in LSTMS if name != "torch.compile"])
 def test_competitors_compute_the_same(name, seed, monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     lstm, inputs = nn.LSTM(5, 7), torch.randn(9, 1, 5)
     try:
-        run = COMPETITORS[name](lstm, inputs)
+        run = LSTMS[name](lstm, inputs)
     except UnavailableError as reason:
         pytest.skip(str(reason))
-    expected = lstm(inputs)[0][:, 0].detach().numpy()
-    np.testing.assert_allclose(np.asarray(run()).reshape(9, 7), expected, atol=1e-6)
+    torch.testing.assert_close(outputs_of(run()), lstm(inputs)[0].detach(), rtol=0, atol=1e-6)
 
 
-def test_numpys_skim_lstm_computes_what_the_layer_does(seed, monkeypatch):
+@pytest.mark.parametrize(("make", "threshold"), [(numpy_skim_lstm, 0.45), (_ours, 0.5), (folded, 0.5)])
+def test_every_way_of_skimming_computes_what_the_layer_does(make, threshold, seed, monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    layer, inputs = SkimLSTM(5, 7, 3, threshold=0.45).eval(), 3 * torch.randn(60, 1, 5)
+    layer, inputs = SkimLSTM(5, 7, 3, threshold=threshold).eval(), 3 * torch.randn(60, 1, 5)
     with torch.no_grad():
         expected, _, decisions = layer(inputs, return_decisions=True)
     assert 0 < int(decisions.read.sum()) < 60
-    np.testing.assert_allclose(np.asarray(numpy_skim_lstm(layer, inputs)()), expected[:, 0], atol=1e-6)
+    torch.testing.assert_close(outputs_of(make(layer, inputs)()), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["skimming", "batched"])
+def test_what_is_timed_as_skimming_skims_at_the_set_rate_and_nothing_else_does(name, seed, monkeypatch):
+    """A token is skimmed where the part of the state that the small cell does not write stays as it was."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    for constant, value in {"SIZES": (30,), "RATES": (0.5,), "STEPS": 40}.items():
+        monkeypatch.setattr(latency, constant, value)
+    for task in latency.BENCHMARKS[name]({}):
+        small, rate = task.setting["small_size"], task.setting["skim_rate"]
+        for function in task.functions.keys() - {"torch"}:
+            outputs = outputs_of(task.functions[function]())
+            before = torch.cat([torch.zeros_like(outputs[:1]), outputs[:-1]])
+            real = outputs.any(dim=2)
+            skimmed = (outputs == before)[..., small:].all(dim=2) & real
+            assert real.sum() == task.tokens
+            expected = rate if function.startswith("skim") else 0
+            assert skimmed.sum() == round(expected * task.tokens), (function, task.setting)
 
 
 def test_the_interval_of_a_median_covers_it():

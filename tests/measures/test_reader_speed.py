@@ -1,16 +1,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from skimrnn.config import Config
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.questions import SCORED_SPLIT, read_questions, read_scoring
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors, write_tensors
-from skimrnn.measures.reader_speed import measure_reader_speed
+from skimrnn.measures.reader_speed import _sample, measure_reader_speed
 from skimrnn.measures.speedup import WHOLE
 from skimrnn.training.reading import answer_questions, build_reader
 from tests.analysis.conftest import config, untrained  # noqa: F401
+from tests.measures.conftest import Once
 from tests.training.test_reading import squad  # noqa: F401
 
 
@@ -27,6 +29,28 @@ def test_the_skim_rate_is_that_of_the_evaluation(squad: Prepared, config: Config
     assert 0.05 < timed.skim_rate < 0.95
     assert 0 < timed.speedup(WHOLE) < 100
     assert len(timed.lstm[WHOLE].samples) == len(timed.skim[WHOLE].samples) == 5
+
+
+@pytest.mark.parametrize("model", ["skim_reader", "skim_bidaf"])
+def test_each_time_is_that_of_the_reader_that_it_is_named_after(
+    squad: Prepared,  # noqa: F811
+    config: Config,  # noqa: F811
+    model: str,
+    once: Once,
+    tmp_path: Path,
+):
+    path = untrained(config, "squad", model, squad, tmp_path) / "weights.safetensors"
+    timed = measure_reader_speed(squad, config.models, {model: {0: path}}, tokens=200, rounds=1).models[model][0]
+    assert (timed.lstm, timed.skim) == ({WHOLE: once.timings["lstm"]}, {WHOLE: once.timings["skim"]})
+    (batch,) = _sample(squad, 200)
+    for name, settings in (("lstm", config.models[model].standard), ("skim", config.models[model])):
+        reader = build_reader(settings, squad.vectors(), squad.spellings()).eval()
+        reader.load_state_dict(read_tensors(path)[0], strict=False)
+        with torch.no_grad():
+            expected = reader(batch.questions, batch.contexts)
+        (result,) = once.results[name]
+        assert (result.decisions is None) == (name == "lstm")
+        assert torch.equal(result.start, expected.start)
 
 
 def test_a_sample_is_no_longer_than_it_must_be_and_always_the_same(squad: Prepared, config: Config, tmp_path: Path):  # noqa: F811
