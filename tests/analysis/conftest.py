@@ -29,7 +29,10 @@ def config() -> Config:
 
 
 def untrained(config: Config, dataset: str, model: str, prepared: Prepared, folder: Path) -> Path:
-    """The folder of a run whose weights are drawn from a fixed seed, large, so that decisions and answers differ."""
+    """The folder of a run whose weights are drawn from a fixed seed, large, so that decisions and answers differ.
+
+    The vectors of so small a corpus are nearly equal: their mean is taken off.
+    """
     torch.manual_seed(0)
     settings = config.models[model]
     if settings.task == "classification":
@@ -39,5 +42,6 @@ def untrained(config: Config, dataset: str, model: str, prepared: Prepared, fold
         training = {"steps": 1, "best_step": 1, "stopped": "max_steps", "history": []}
         write_json(folder / "training.json", training | {"environment": environment().model_dump()})
     weights = {name: 4 * tensor for name, tensor in network.state_dict().items()}
+    weights["embedding.weight"] -= weights["embedding.weight"].mean(dim=0)
     write_tensors(folder / "weights.safetensors", weights, {"run": run_digest(config.run(dataset, model, 0), prepared)})
     return folder

@@ -1,23 +1,30 @@
 """The analysis of a run: it agrees with the scores of the record, and its parts agree with each other."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
 from skimrnn.analysis.analyse import analyse
-from skimrnn.analysis.artefact import THRESHOLDS, Analysis, Packed, read_analysis
+from skimrnn.analysis.artefact import THRESHOLDS, Analysis, Confidence, Packed, read_analysis
+from skimrnn.analysis.forced import ForcedSkimLSTM
 from skimrnn.analysis.words import KINDS, bands_of, deciles_of, kind_of
 from skimrnn.cli import app
 from skimrnn.config import Config
+from skimrnn.data.batches import collate
 from skimrnn.data.prepare import Prepared
-from skimrnn.data.questions import SCORED_SPLIT, read_questions, read_scoring
+from skimrnn.data.questions import SCORED_SPLIT, collate_questions, read_questions, read_scoring
 from skimrnn.data.tokens import read_texts
 from skimrnn.files import read_tensors, write_json, write_tensors, write_text
+from skimrnn.layers import Decisions
 from skimrnn.measures.flops import flop_reduction
+from skimrnn.measures.squad import score_answers
 from skimrnn.training.evaluate import evaluate
 from skimrnn.training.reading import answer_questions
 from skimrnn.training.record import load_classifier, load_reader
@@ -40,39 +47,47 @@ def test_packed_numbers_come_back_within_half_a_step():
         assert Packed.model_validate_json(found.model_dump_json()) == found
 
 
+@torch.no_grad()
 def test_a_classifier(config: Config, prepared: Prepared, texts: Path, tmp_path: Path):
     run, folder = config.run("sst", "skim", 0), untrained(config, "sst", "skim", prepared, tmp_path)
     analysis = analyse(run, prepared, texts, folder)
-    split = prepared.split("test")
-    scores = evaluate(load_classifier(run, prepared, folder), split)
-    assert analysis.outcomes["accuracy"].unpack().mean() == pytest.approx(scores.accuracy, abs=1e-9)
+    split, model = prepared.split("test"), load_classifier(run, prepared, folder)
+    scores, batch = evaluate(model, split), collate(split, np.arange(len(split)))
+    logits, decisions = model(*batch.inputs)
+    assert analysis.outcomes["accuracy"].unpack().tolist() == (logits.argmax(dim=1) == batch.labels).tolist()
     skim = analysis.skim
     assert skim is not None and skim.directions == ["layer"]
-    check_parts(analysis, scores.tokens, scores.skim_rate)
+    check_parts(analysis, scores.tokens, scores.skim_rate, decisions)
     middle = skim.sweep.points[THRESHOLDS.index(0.5)]
     assert middle.scores["accuracy"] == pytest.approx(scores.accuracy, abs=1e-9)  # All texts fit into the sweep.
     assert middle.flop_reduction == flop_reduction(middle.skim_rate, 24, 4)
     words = read_texts(texts / "test.parquet")
-    assert skim.samples
-    for sample in skim.samples:
-        assert sample.tokens == words[sample.row] and sample.points[7].answer == sample.right_answer
+    assert all(sample.tokens == words[sample.row] for sample in skim.samples)
 
 
 @pytest.mark.parametrize("name", ["skim_reader", "skim_bidaf"])
-def test_a_reader(name: str, config: Config, squad: Prepared, tmp_path: Path):
+@torch.no_grad()
+def test_a_reader(name: str, config: Config, squad: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What the untrained reader says of every third question is right."""
     run, folder = config.run("squad", name, 0), untrained(config, "squad", name, squad, tmp_path)
+    model, split, scoring = load_reader(run, squad, folder), read_questions(squad, SCORED_SPLIT), read_scoring(squad)
+    said = list(answer_questions(model, split, scoring).predictions.values())
+    answers = [right if row % 3 else [said[row]] for row, right in enumerate(scoring.answers)]
+    scoring = replace(scoring, answers=answers)
+    monkeypatch.setattr("skimrnn.analysis.subject.read_scoring", lambda _: scoring)
     analysis = analyse(run, squad, None, folder)
-    model = load_reader(run, squad, folder)
-    scores = answer_questions(model, read_questions(squad, SCORED_SPLIT), read_scoring(squad)).scores
-    assert analysis.outcomes["f1"].unpack().mean() == pytest.approx(scores.f1, abs=1e-5)
-    assert analysis.outcomes["em"].unpack().mean() == pytest.approx(scores.em, abs=1e-9)
+    scores = answer_questions(model, split, scoring).scores
+    f1, em = zip(*(score_answers([text], [right]) for text, right in zip(said, answers, strict=True)), strict=True)
+    assert analysis.outcomes["f1"].unpack() == pytest.approx(f1, abs=1e-5)
+    assert analysis.outcomes["em"].unpack().tolist() == list(em)
     assert analysis.skim is not None and analysis.skim.directions == model.sequences
     rates = [scores.layer_skim_rates[sequence] for sequence in model.sequences]
     assert [c.skim_rate for c in analysis.skim.confidence] == pytest.approx(rates)
-    check_parts(analysis, scores.tokens, scores.skim_rate)
+    batch = collate_questions(split, np.arange(len(split)))
+    check_parts(analysis, scores.tokens, scores.skim_rate, model(batch.questions, batch.contexts).decisions)
 
 
-def check_parts(analysis: Analysis, tokens: int, skim_rate: float) -> None:
+def check_parts(analysis: Analysis, tokens: int, skim_rate: float, decisions: Decisions) -> None:
     skim = analysis.skim
     assert skim is not None
     assert [point.threshold for point in skim.sweep.points] == list(THRESHOLDS)
@@ -80,18 +95,22 @@ def check_parts(analysis: Analysis, tokens: int, skim_rate: float) -> None:
     for name, packed in skim.sweep.outcomes.items():
         means = packed.unpack().mean(axis=1)
         assert means == pytest.approx([point.scores[name] for point in skim.sweep.points], abs=1e-5)
-        assert packed.shape[1] == skim.sweep.included.unpack().sum()
+        own = analysis.outcomes[name].unpack()[skim.sweep.included.unpack() == 1]
+        assert packed.unpack()[THRESHOLDS.index(0.5)] == pytest.approx(own, abs=1e-5)
     assert np.mean([confidence.skim_rate for confidence in skim.confidence]) == pytest.approx(skim_rate)
-    for confidence in skim.confidence:
+    for place, confidence in enumerate(skim.confidence):
         assert sum(confidence.histogram) == confidence.tokens == tokens
-        assert 0.5 <= confidence.mean <= 1 and 0 <= confidence.entropy <= 1
         assert sum(point.decisions for point in confidence.calibration) > 0
+        log_probabilities = decisions.log_probabilities[place].double()
+        check_confidence(confidence, [log_probabilities[:length, row] for row, length in enumerate(decisions.lengths)])
     for grouping in ("position", "kind", "frequency"):
         groups = [group for group in skim.groups if group.grouping == grouping]
         assert sum(group.tokens for group in groups) == tokens
         for place, confidence in enumerate(skim.confidence):
             assert sum(g.skimmed[place] for g in groups) == pytest.approx(confidence.skim_rate * tokens, abs=0.01)
+    assert skim.samples
     for sample in skim.samples:
+        assert sample.points[THRESHOLDS.index(0.5)].answer == sample.right_answer
         for point in sample.points:
             for p_read, read in zip(point.p_read, point.read, strict=True):
                 p = np.frombuffer(bytes.fromhex(p_read), np.uint8) / 255
@@ -100,20 +119,60 @@ def check_parts(analysis: Analysis, tokens: int, skim_rate: float) -> None:
                 assert ["01"[int(value)] for value in (p > point.threshold)[clear]] == list(np.array([*read])[clear])
 
 
-def test_calibration_is_what_the_reversed_decisions_cost(config: Config, prepared: Prepared, texts: Path, tmp_path):
-    """Where both cells do the same, reversing a decision changes nothing."""
-    folder = untrained(config, "sst", "skim", prepared, tmp_path)
-    run = config.run("sst", "skim", 0)
-    found = analyse(run, prepared, texts, folder).skim.confidence[0].calibration
-    assert any(point.reading_gain for point in found if point.decisions)
+def check_confidence(found: Confidence, texts: list[torch.Tensor]) -> None:
+    """`texts` holds the log probabilities (T, 2) of each text; p is kept in float32, to 6e-8 where it is near 1."""
+    by_text = [float(log_p.amax(dim=1).exp().mean()) for log_p in texts]
+    assert found.by_example.unpack() == pytest.approx(by_text, abs=0.25 / 255 + 1e-6)  # Half a step of a byte.
+    log_p = torch.cat(texts)
+    surest = log_p.amax(dim=1).exp()
+    assert found.mean == pytest.approx(float(surest.mean()), abs=1e-6)
+    assert found.entropy == pytest.approx(-float((log_p.exp() * log_p).sum(dim=1).mean()) / math.log(2), abs=2e-6)
+    assert found.beyond_90 == pytest.approx(float((surest > 0.9).double().mean()), abs=1.5 / len(surest))
+
+
+def test_calibration_is_what_the_reversed_decisions_of_an_lstm_cost(config: Config, squad: Prepared, tmp_path: Path):
+    """Where both cells of one LSTM do the same, reversing its decisions changes nothing; reversing others' does."""
+    folder = untrained(config, "squad", "skim_reader", squad, tmp_path)
     weights, metadata = read_tensors(folder / "weights.safetensors")
     for name in list(weights):  # Both cells write zeros: the output gate is shut.
-        if name.startswith(("layer.weight", "layer.bias", "layer.small_")):
+        if name.startswith(("layer.weight", "layer.bias", "layer.small_")) and name.endswith("_l0"):
             weights[name] = torch.zeros_like(weights[name])
     write_tensors(folder / "weights.safetensors", weights, metadata)
+    found = analyse(config.run("squad", "skim_reader", 0), squad, None, folder).skim.confidence
+    first, *others = ([point for point in one.calibration if point.decisions] for one in found)
+    assert all(abs(point.reading_gain) < 1e-6 and point.answers_changed == 0 for point in first)
+    assert len(others) == 3 and all(any(point.reading_gain for point in points) for points in others)
+
+
+@torch.no_grad()
+def test_the_gain_of_reading_is_what_skimming_adds_to_the_loss(
+    config: Config, prepared: Prepared, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With every decision drawn: each text again, once for each of its tokens, whose decision is reversed."""
+    monkeypatch.setattr("skimrnn.analysis.analyse._FLIPS", {False: 10**6})
+    run, folder = config.run("sst", "skim", 0), untrained(config, "sst", "skim", prepared, tmp_path)
     found = analyse(run, prepared, texts, folder).skim.confidence[0].calibration
+    model, split = load_classifier(run, prepared, folder).eval(), prepared.split("test")
+    model.layer = ForcedSkimLSTM.of(model.layer)
+    p_read, gains, changes = [], [], []
+    for row, length in enumerate(split.lengths.tolist()):
+        batch = collate(split, np.full(length, row))
+        model.layer.force = None
+        own, decisions = model(*batch.inputs)
+        read = decisions.read[0, :, 0]
+        model.layer.force = torch.diag(torch.where(read, -1.0, 1.0))[None]
+        other, _ = model(*batch.inputs)
+        before, after = (cross_entropy(logits.double(), batch.labels, reduction="none") for logits in (own, other))
+        p_read.append(decisions.log_probabilities[0, :, 0, 0].exp().double())
+        gains.append(torch.where(read, after - before, before - after))
+        changes.append(own.argmax(dim=1) != other.argmax(dim=1))
+    p, gain, changed = map(torch.cat, (p_read, gains, changes))
     for point in found:
-        assert not point.decisions or (abs(point.reading_gain) < 1e-6 and point.answers_changed == 0)
+        inside = (p >= point.low) & (p < point.high)
+        assert point.decisions == inside.sum() > 1
+        assert point.reading_gain == pytest.approx(float(gain[inside].mean()), abs=1e-6)
+        assert point.reading_gain_error == pytest.approx(float(gain[inside].std() / point.decisions**0.5), abs=1e-6)
+        assert point.answers_changed == pytest.approx(float(changed[inside].double().mean()))
 
 
 def test_a_standard_model_has_outcomes_alone(config: Config, prepared: Prepared, texts: Path, tmp_path: Path):
