@@ -7,13 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from skimrnn.config import Config, VectorsConfig, parse_config
 from skimrnn.data.prepare import Prepared, open_prepared, prepare_dataset
+from skimrnn.data.questions import prepare_questions
 from skimrnn.data.registry import DATASETS
 from skimrnn.data.sources import fetch_dataset
+from skimrnn.data.squad import tokenise_questions
 from skimrnn.data.tokens import tokenise_dataset
 from skimrnn.data.vectors import train_vectors, write_vectors
+from skimrnn.files import write_json, write_tensors
+from skimrnn.provenance import environment
+from skimrnn.training.checkpoint import run_digest
+from skimrnn.training.classification import build_classifier
+from skimrnn.training.reading import build_reader
 
 ROOT = Path(__file__).parent.parent
 
@@ -52,6 +60,39 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     settings = VectorsConfig(source="corpus", dimension=50, min_count=1)
     prepare_dataset(dataset, folder / "tokens", folder / "vectors.safetensors", settings, folder / "prepared")
     return open_prepared(folder / "prepared", "sst")
+
+
+@pytest.fixture(scope="session")
+def squad(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The embedded stand-in of SQuAD, prepared with vectors of its own corpus."""
+    folder = tmp_path_factory.mktemp("squad")
+    fetch_dataset(DATASETS["squad"], "embedded", None, folder / "raw")
+    tokenise_questions(DATASETS["squad"], folder / "raw", folder / "tokens")
+    write_vectors(folder / "vectors.safetensors", *train_vectors([folder / "tokens"], 20, 8, 4, 1, seed=0))
+    settings = VectorsConfig(source="corpus", dimension=20, min_count=1)
+    prepare_questions(DATASETS["squad"], folder / "tokens", folder / "vectors.safetensors", settings, folder / "out")
+    return open_prepared(folder / "out", "squad")
+
+
+@pytest.fixture
+def config() -> Config:
+    """A scale of short runs of small models: classifiers on SST, readers on SQuAD."""
+    values = small_config().model_dump()
+    values["datasets"]["squad"] = {"batch_size": 16}
+    values["models"] |= {
+        "reader": {"architecture": "lstm_att", "hidden_size": 16},
+        "skim_reader": {"architecture": "skim_lstm_att", "hidden_size": 16, "small_size": 4, "gamma": 0.1},
+        "skim_bidaf": {"architecture": "skim_bidaf", "hidden_size": 6, "small_size": 3, "gamma": 0.1},
+    }
+    return parse_config(values, "the test's config")
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    """The file of a scale of short runs."""
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(small_config().model_dump(mode="json")))
+    return path
 
 
 @pytest.fixture
@@ -93,6 +134,25 @@ def small_config(**training: object) -> Config:
         },
         "the test's config",
     )
+
+
+def untrained(config: Config, dataset: str, model: str, prepared: Prepared, folder: Path) -> Path:
+    """The folder of a run whose weights are drawn from a fixed seed, large, so that decisions and answers differ.
+
+    The vectors of so small a corpus are nearly equal: their mean is taken off.
+    """
+    torch.manual_seed(0)
+    settings = config.models[model]
+    if settings.task == "classification":
+        network = build_classifier(settings, prepared.vectors(), len(prepared.manifest["classes"]))
+    else:
+        network = build_reader(settings, prepared.vectors(), prepared.spellings())
+        training = {"steps": 1, "best_step": 1, "stopped": "max_steps", "history": []}
+        write_json(folder / "training.json", training | {"environment": environment().model_dump()})
+    weights = {name: 4 * tensor for name, tensor in network.state_dict().items()}
+    weights["embedding.weight"] -= weights["embedding.weight"].mean(dim=0)
+    write_tensors(folder / "weights.safetensors", weights, {"run": run_digest(config.run(dataset, model, 0), prepared)})
+    return folder
 
 
 class Silent:

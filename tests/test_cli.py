@@ -1,8 +1,6 @@
 """What a person sees when something is wrong: one line, exit code 2, no traceback, nothing half-written."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,34 +13,8 @@ from skimrnn.data.prepare import Prepared
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
 from skimrnn.files import atomic_folder, atomic_path, write_bytes, write_parquet, write_text
+from tests.command_line import error_of, skimrnn, train_command
 from tests.conftest import small_config
-
-
-def skimrnn(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "skimrnn", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
-
-
-def error_of(process: subprocess.CompletedProcess[str]) -> str:
-    """The one error line of a failed command."""
-    assert process.returncode == 2, process.stderr
-    assert "Traceback" not in process.stderr
-    last = process.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: "), process.stderr
-    return last
-
-
-@pytest.fixture
-def config_file(tmp_path: Path) -> Path:
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(small_config().model_dump(mode="json")))
-    return path
-
-
-def train_command(config_file: Path, prepared: Prepared, output: Path, /, **changes: str) -> list[object]:
-    options = {"config": config_file, "dataset": "sst", "model": "lstm", "seed": 0, "prepared": prepared.folder}
-    options |= {"output": output, **changes}
-    return ["train", *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from skimrnn.measures.squad import score_answers
 from skimrnn.training.evaluate import evaluate
 from skimrnn.training.reading import answer_questions
 from skimrnn.training.record import load_classifier, load_reader
-from tests.analysis.conftest import untrained
+from tests.conftest import untrained
 
 
 @pytest.fixture(scope="module")

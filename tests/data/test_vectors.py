@@ -15,8 +15,8 @@ from skimrnn.cli import app
 from skimrnn.data.vectors import GLOVE_LENGTH, download_glove, load_vector_file, read_vectors, train_vectors
 from skimrnn.errors import UserError
 from skimrnn.files import write_json, write_parquet
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 TEXT = "the 0.5 -1 2\n, 1 2 3\n. . . 4 5 6\n"
 WORDS, TABLE = ["the", ",", ". . ."], np.array([[0.5, -1, 2], [1, 2, 3], [4, 5, 6]], np.float32)
 

@@ -11,13 +11,12 @@ from skimrnn.files import read_tensors, write_tensors
 from skimrnn.measures.reader_speed import _sample, measure_reader_speed
 from skimrnn.measures.speedup import WHOLE
 from skimrnn.training.reading import answer_questions, build_reader
-from tests.analysis.conftest import config, untrained  # noqa: F401
+from tests.conftest import untrained
 from tests.measures.conftest import Once
-from tests.training.test_reading import squad  # noqa: F401
 
 
 @pytest.mark.parametrize("model", ["skim_reader", "skim_bidaf"])
-def test_the_skim_rate_is_that_of_the_evaluation(squad: Prepared, config: Config, model: str, tmp_path: Path):  # noqa: F811
+def test_the_skim_rate_is_that_of_the_evaluation(squad: Prepared, config: Config, model: str, tmp_path: Path):
     path = untrained(config, "squad", model, squad, tmp_path) / "weights.safetensors"
     speed = measure_reader_speed(squad, config.models, {model: {3: path}}, tokens=10**6, rounds=5)
     reader = build_reader(config.models[model], squad.vectors(), squad.spellings())
@@ -33,8 +32,8 @@ def test_the_skim_rate_is_that_of_the_evaluation(squad: Prepared, config: Config
 
 @pytest.mark.parametrize("model", ["skim_reader", "skim_bidaf"])
 def test_each_time_is_that_of_the_reader_that_it_is_named_after(
-    squad: Prepared,  # noqa: F811
-    config: Config,  # noqa: F811
+    squad: Prepared,
+    config: Config,
     model: str,
     once: Once,
     tmp_path: Path,
@@ -53,7 +52,7 @@ def test_each_time_is_that_of_the_reader_that_it_is_named_after(
         assert torch.equal(result.start, expected.start)
 
 
-def test_a_sample_is_no_longer_than_it_must_be_and_always_the_same(squad: Prepared, config: Config, tmp_path: Path):  # noqa: F811
+def test_a_sample_is_no_longer_than_it_must_be_and_always_the_same(squad: Prepared, config: Config, tmp_path: Path):
     path = untrained(config, "squad", "skim_reader", squad, tmp_path) / "weights.safetensors"
     first, second = (
         measure_reader_speed(squad, config.models, {"skim_reader": {0: path}}, tokens=200, rounds=5) for _ in range(2)
@@ -65,7 +64,7 @@ def test_a_sample_is_no_longer_than_it_must_be_and_always_the_same(squad: Prepar
     )
 
 
-def test_weights_of_another_model_are_refused(squad: Prepared, config: Config, tmp_path: Path):  # noqa: F811
+def test_weights_of_another_model_are_refused(squad: Prepared, config: Config, tmp_path: Path):
     path = tmp_path / "weights.safetensors"
     write_tensors(path, {"embedding.weight": squad.vectors()})
     with pytest.raises(UserError, match="not the weights of the model that the config names"):

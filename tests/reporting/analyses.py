@@ -20,8 +20,7 @@ from skimrnn.analysis.artefact import (
 from skimrnn.config import Config
 from skimrnn.files import write_json
 from skimrnn.measures.flops import FlopReduction
-from tests.reporting.conftest import build_record, changed, store_record
-from tests.reporting.test_reading_table import reading_record, sequences_of
+from tests.reporting.conftest import build_record, changed, reading_record, sequences_of, store_record
 
 EXAMPLES = 400
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from skimrnn.analysis.artefact import THRESHOLDS, Analysis, Packed
-from skimrnn.config import Config, SkimLSTMConfig
+from skimrnn.config import Config, SkimLSTMConfig, SkimReaderConfig
 from skimrnn.data.registry import DATASETS
 from skimrnn.files import write_json
 from skimrnn.measures.flops import FlopReduction, flop_reduction
 from skimrnn.measures.speedup import ModelSpeed, Speed
 from skimrnn.provenance import environment
 from skimrnn.reporting.records import AnyRecord
-from skimrnn.training.record import Record
+from skimrnn.training.record import ReadingRecord, Record
 
 MODELS = {"lstm": {"architecture": "lstm", "hidden_size": 100}} | {
     f"skim-{small}-{gamma}": {
@@ -26,6 +26,16 @@ MODELS = {"lstm": {"architecture": "lstm", "hidden_size": 100}} | {
     }
     for gamma in (0.01, 0.02)
     for small in (5, 10)
+}
+ENVIRONMENT = {
+    "git_commit": "633f30295850142d758920b9a8553b630af3dd3f",
+    "git_dirty": False,
+    "code_digest": "4f" * 32,
+    "python": "3.11.7",
+    "packages": {"torch": "2.9.0"},
+    "cpu": "some processor, 2 cores",
+    "gpu": None,
+    "threads": 1,
 }
 
 
@@ -109,20 +119,79 @@ def build_record(config: Config, dataset: str, model: str, seed: int) -> Record:
                 "best_step": steps[-5],
                 "stopped": "patience",
                 "history": history,
-                "environment": {
-                    "git_commit": "633f30295850142d758920b9a8553b630af3dd3f",
-                    "git_dirty": False,
-                    "code_digest": "4f" * 32,
-                    "python": "3.11.7",
-                    "packages": {"torch": "2.9.0"},
-                    "cpu": "some processor, 2 cores",
-                    "gpu": None,
-                    "threads": 1,
-                },
+                "environment": ENVIRONMENT,
             },
             "test": scores(0.8 + 0.05 * chance.random(), skim_rate),
             "flop_reduction": reduction,
             "kernel": "reference",
+        }
+    )
+
+
+def sequences_of(model: str) -> list[str]:
+    """What the LSTMs of a skimming reader are called, from the first to read to the last."""
+    layers = ["contextual", "modelling 1", "modelling 2", "output"] if "bidaf" in model else ["layer 1", "layer 2"]
+    return [f"{layer} {direction}" for layer in layers for direction in ("forward", "backward")]
+
+
+def reading_record(config: Config, model: str, seed: int, f1: float, stopped: str = "patience") -> ReadingRecord:
+    run = config.run("squad", model, seed)
+    skims = isinstance(run.model, SkimReaderConfig)
+
+    def scores(f1: float) -> dict[str, object]:
+        names = sequences_of(model)
+        return {
+            "examples": 10_570,
+            "tokens": 1_535_081,
+            "f1": f1,
+            "em": f1 - 0.1,
+            "independent_f1": f1 - 0.02,
+            "independent_em": f1 - 0.12,
+            "skim_rate": 0.45 if skims else 0.0,
+            "layer_skim_rates": {name: 0.2 + 0.1 * place for place, name in enumerate(names)} if skims else {},
+        }
+
+    split = {
+        "rows": 10_570,
+        "tokens": 1_535_081,
+        "mean_length": 145.2,
+        "alignment": {"exact": 10_499, "widened": 71, "unusable": 0},
+        "vector_coverage": 0.97,
+        "sha256": "1f",
+    }
+    return ReadingRecord.model_validate(
+        {
+            "config": run,
+            "data": {
+                "source": config.data.source,
+                "revision": None,
+                "complete": True,
+                "release": {"train": {"rows": 87_599, "official_rows": 87_599, "sha256": "0f"}},
+                "splits": {"train": split, "validation": split},
+                "vocabulary_size": 88_494,
+                "alphabet_size": 152,
+                "vectors": {"source": "corpus", "settings": {}, "dimension": 100, "words": 50_000, "sha256": "2f"},
+                "digest": "3f" * 32,
+            },
+            "training": {
+                "steps": 4_000,
+                "best_step": 3_500,
+                "stopped": stopped,
+                "history": [
+                    {
+                        "step": step,
+                        "temperature": 0.9,
+                        "training_loss": 5.0,
+                        "validation": scores(f1 - 0.1 + step / 4e4),
+                    }
+                    for step in (500, 1000)
+                ],
+                "environment": ENVIRONMENT,
+            },
+            "test": scores(f1),
+            "operations": {"attention": 1.0, "recurrent": 8.0, "decision": 0.5, "output": 0.5},
+            "flop_reduction": {"published_convention": 1.7, "exact_count": 1.4},
+            "kernel": "cpu",
         }
     )
 
@@ -204,7 +273,7 @@ def build_analysis(record: AnyRecord, directions: Sequence[str], question: str |
     )
 
 
-def store_record(folder: Path, record: Record, path: Path | None = None) -> Path:
+def store_record(folder: Path, record: AnyRecord, path: Path | None = None) -> Path:
     """Write a record and its times where the pipeline would, or at `path`."""
     run = record.config
     path = path or folder / run.scale / run.dataset / run.model_name / f"{run.seed}.json"

@@ -13,8 +13,7 @@ from skimrnn.reporting.figures import figures_of
 from skimrnn.reporting.html.page import write_page
 from skimrnn.training.record import read_record
 from tests.conftest import ROOT
-from tests.reporting.conftest import HOSTILE, build_analysis, build_config, build_record, store_record
-from tests.reporting.test_reading_table import reading_record
+from tests.reporting.conftest import HOSTILE, build_analysis, build_config, build_record, reading_record, store_record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:

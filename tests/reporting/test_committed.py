@@ -17,8 +17,8 @@ from skimrnn.reporting.gpu_benchmark import markdown
 from skimrnn.reporting.records import read_task_results
 from skimrnn.reporting.table_formats import write_tables
 from skimrnn.training.record import read_reading_record, read_record
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 RECORDS = [path for path in ROOT.glob("results/*/*/*/*.json") if path.stem.isdigit() and "smoke" not in path.parts]
 
 

@@ -15,7 +15,7 @@ from skimrnn.reporting.record_figures import RECORD_FIGURES
 from skimrnn.reporting.records import Results, read_reading_results, read_results
 from tests.conftest import ROOT
 from tests.reporting.analyses import store_analysed
-from tests.reporting.test_reading_table import sequences_of
+from tests.reporting.conftest import sequences_of
 
 NAMES = sorted(f"{kind.name}.{suffix}" for kind in FIGURES for suffix in EXTENSIONS)
 

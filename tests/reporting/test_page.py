@@ -25,8 +25,7 @@ from skimrnn.reporting.records import read_reading_results, read_results
 from skimrnn.reporting.table import table_rows
 from skimrnn.training.record import Record, read_record
 from tests.conftest import ROOT
-from tests.reporting.conftest import HOSTILE, MODELS, build_analysis, build_speed, changed, store_record
-from tests.reporting.test_reading_table import reading_record
+from tests.reporting.conftest import HOSTILE, MODELS, build_analysis, build_speed, changed, reading_record, store_record
 
 
 class Elements(HTMLParser):

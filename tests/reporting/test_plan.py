@@ -22,7 +22,7 @@ from skimrnn.reporting.costs import (
 )
 from skimrnn.reporting.plan import plan_text
 from skimrnn.training.record import Record
-from tests.test_cli import error_of, skimrnn
+from tests.command_line import error_of, skimrnn
 
 
 def counts(dataset: str, mean: float, validation_rows: int) -> dict[str, object]:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from skimrnn.cli import app
-from skimrnn.config import Config, SkimReaderConfig, read_config
+from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
 from skimrnn.files import write_json
 from skimrnn.measures.speedup import WHOLE, ModelSpeed
@@ -20,9 +20,9 @@ from skimrnn.reporting.reading_table import READING_COLUMNS, reading_rows
 from skimrnn.reporting.records import Results, read_reading_results, read_task_results
 from skimrnn.reporting.table_formats import latex, markdown, terminal, tidy_csv
 from skimrnn.training.record import ReadingRecord, Record
-from tests.reporting.conftest import build_speed
+from tests.conftest import ROOT
+from tests.reporting.conftest import build_speed, reading_record, store_record
 
-ROOT = Path(__file__).parent.parent.parent
 TITLES = [
     *("LSTM+Att, 1 layer, d = 100", "LSTM+Att, d = 50", "LSTM+Att, d = 100", "Sk-LSTM+Att 0/.1, d = 100"),
     *("Sk-LSTM+Att 0/.2, d = 100", "Sk-LSTM+Att 20/.05, d = 100", "Sk-LSTM+Att 20/.1, d = 100"),
@@ -36,95 +36,11 @@ def config() -> Config:
     return read_config(ROOT / "config" / "paper.yaml")
 
 
-def sequences_of(model: str) -> list[str]:
-    """What the LSTMs of a skimming reader are called, from the first to read to the last."""
-    layers = ["contextual", "modelling 1", "modelling 2", "output"] if "bidaf" in model else ["layer 1", "layer 2"]
-    return [f"{layer} {direction}" for layer in layers for direction in ("forward", "backward")]
-
-
-def reading_record(config: Config, model: str, seed: int, f1: float, stopped: str = "patience") -> ReadingRecord:
-    run = config.run("squad", model, seed)
-    skims = isinstance(run.model, SkimReaderConfig)
-
-    def scores(f1: float) -> dict[str, object]:
-        names = sequences_of(model)
-        return {
-            "examples": 10_570,
-            "tokens": 1_535_081,
-            "f1": f1,
-            "em": f1 - 0.1,
-            "independent_f1": f1 - 0.02,
-            "independent_em": f1 - 0.12,
-            "skim_rate": 0.45 if skims else 0.0,
-            "layer_skim_rates": {name: 0.2 + 0.1 * place for place, name in enumerate(names)} if skims else {},
-        }
-
-    split = {
-        "rows": 10_570,
-        "tokens": 1_535_081,
-        "mean_length": 145.2,
-        "alignment": {"exact": 10_499, "widened": 71, "unusable": 0},
-        "vector_coverage": 0.97,
-        "sha256": "1f",
-    }
-    return ReadingRecord.model_validate(
-        {
-            "config": run,
-            "data": {
-                "source": config.data.source,
-                "revision": None,
-                "complete": True,
-                "release": {"train": {"rows": 87_599, "official_rows": 87_599, "sha256": "0f"}},
-                "splits": {"train": split, "validation": split},
-                "vocabulary_size": 88_494,
-                "alphabet_size": 152,
-                "vectors": {"source": "corpus", "settings": {}, "dimension": 100, "words": 50_000, "sha256": "2f"},
-                "digest": "3f" * 32,
-            },
-            "training": {
-                "steps": 4_000,
-                "best_step": 3_500,
-                "stopped": stopped,
-                "history": [
-                    {
-                        "step": step,
-                        "temperature": 0.9,
-                        "training_loss": 5.0,
-                        "validation": scores(f1 - 0.1 + step / 4e4),
-                    }
-                    for step in (500, 1000)
-                ],
-                "environment": {
-                    "git_commit": "633f30295850142d758920b9a8553b630af3dd3f",
-                    "git_dirty": False,
-                    "code_digest": "4f" * 32,
-                    "python": "3.11.7",
-                    "packages": {"torch": "2.9.0"},
-                    "cpu": "some processor, 2 cores",
-                    "gpu": None,
-                    "threads": 1,
-                },
-            },
-            "test": scores(f1),
-            "operations": {"attention": 1.0, "recurrent": 8.0, "decision": 0.5, "output": 0.5},
-            "flop_reduction": {"published_convention": 1.7, "exact_count": 1.4},
-            "kernel": "cpu",
-        }
-    )
-
-
-def store(folder: Path, record: ReadingRecord) -> None:
-    run = record.config
-    path = folder / run.scale / run.dataset / run.model_name / f"{run.seed}.json"
-    write_json(path, record.model_dump(mode="json"))
-    write_json(path.with_suffix(".timing.json"), {"wall_seconds": 80.5, "peak_memory_mib": 1482})
-
-
 @pytest.fixture
 def grid(config: Config, tmp_path: Path) -> Path:
     for seed, f1 in ((0, 0.70), (1, 0.74)):
-        store(tmp_path, reading_record(config, "lstm_att", seed, f1))
-    store(tmp_path, reading_record(config, "sk_lstm_att-20-0.1", 0, 0.65, "unfinished"))
+        store_record(tmp_path, reading_record(config, "lstm_att", seed, f1))
+    store_record(tmp_path, reading_record(config, "sk_lstm_att-20-0.1", 0, 0.65, "unfinished"))
     return tmp_path
 
 
@@ -161,9 +77,9 @@ def test_a_row_says_where_its_runs_stand(config: Config, tmp_path: Path) -> None
     for seed, steps in ((0, 4_000), (1, 5_000), (2, 4_500)):
         record = reading_record(config, "sk_lstm_att-20-0.1", seed, 0.65, "unfinished")
         training = record.training.model_copy(update={"steps": steps})
-        store(tmp_path, record.model_copy(update={"training": training}))
+        store_record(tmp_path, record.model_copy(update={"training": training}))
     assert title() == "Sk-LSTM+Att 20/.1, d = 100 (stands at step 4,000 to 5,000 of 25,000)"
-    store(tmp_path, reading_record(config, "sk_lstm_att-20-0.1", 0, 0.65))
+    store_record(tmp_path, reading_record(config, "sk_lstm_att-20-0.1", 0, 0.65))
     assert title() == "Sk-LSTM+Att 20/.1, d = 100 (2 of 3 stand at step 4,500 to 5,000 of 25,000)"
 
 
@@ -180,7 +96,7 @@ def test_a_speedup_stands_in_the_row_of_the_model_that_was_timed(results: Result
 def test_a_model_that_the_paper_lacks_is_a_row_of_its_own(config: Config, tmp_path: Path) -> None:
     wide = config.models["lstm_att"].model_copy(update={"hidden_size": 300})
     config = config.model_copy(update={"models": {**config.models, "wide": wide}})
-    store(tmp_path, reading_record(config, "wide", 0, 0.8))
+    store_record(tmp_path, reading_record(config, "wide", 0, 0.8))
     rows = reading_rows(read_reading_results(config, tmp_path), "squad")
     assert [row.title for row in rows] == [*TITLES, "LSTM+Att, d = 300"]
     assert str(rows[-1].entries[0]) == "- | 80.0 (1)"
@@ -189,8 +105,8 @@ def test_a_model_that_the_paper_lacks_is_a_row_of_its_own(config: Config, tmp_pa
 def test_models_that_share_a_row_of_the_paper_have_one_each(config: Config, tmp_path: Path) -> None:
     scratch = config.models["sk_lstm_att-20-0.1"].model_copy(update={"init_from": None})
     config = config.model_copy(update={"models": {**config.models, "scratch": scratch}})
-    store(tmp_path, reading_record(config, "sk_lstm_att-20-0.1", 0, 0.7))
-    store(tmp_path, reading_record(config, "scratch", 0, 0.6))
+    store_record(tmp_path, reading_record(config, "sk_lstm_att-20-0.1", 0, 0.7))
+    store_record(tmp_path, reading_record(config, "scratch", 0, 0.6))
     rows = [row for row in reading_rows(read_reading_results(config, tmp_path), "squad") if "20/.1" in row.title]
     assert [(row.title, row.name, str(row.entries[0])) for row in rows] == [
         ("Sk-LSTM+Att 20/.1, d = 100, sk_lstm_att-20-0.1", "sk_lstm_att-20-0.1", "75.3 | 70.0 (1)"),

@@ -14,20 +14,8 @@ from skimrnn.cli import app
 from skimrnn.data.prepare import Prepared
 from skimrnn.training import classification
 from skimrnn.training.train import train
+from tests.command_line import error_of, skimrnn, train_command
 from tests.conftest import Silent, small_config
-from tests.test_cli import error_of, skimrnn
-
-
-def command(config_file: Path, prepared: Prepared, folder: Path) -> list[str]:
-    options = ["--config", config_file, "--dataset", "sst", "--model", "skim", "--seed", "0"]
-    return ["train", *map(str, [*options, "--prepared", prepared.folder, "--output", folder])]
-
-
-@pytest.fixture
-def config_file(tmp_path: Path) -> Path:
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(small_config().model_dump(mode="json")))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +64,7 @@ def test_a_failing_machine_is_one_line_and_the_run_goes_on(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(classification, "training_loss", failing_at(35, error))
-        result = CliRunner().invoke(app, command(config_file, prepared, tmp_path / "run"))
+        result = CliRunner().invoke(app, train_command(config_file, prepared, tmp_path / "run", model="skim"))
     assert result.exit_code == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert message in line and "run the same command again" in line
@@ -86,7 +74,7 @@ def test_a_failing_machine_is_one_line_and_the_run_goes_on(
         "timing.json",
         "training.json",
     ]
-    result = CliRunner().invoke(app, command(config_file, prepared, tmp_path / "run"))
+    result = CliRunner().invoke(app, train_command(config_file, prepared, tmp_path / "run", model="skim"))
     assert result.exit_code == 0 and "goes on from step 20" in result.stderr
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == whole
 
@@ -95,7 +83,7 @@ def test_another_error_is_not_taken_for_a_failing_machine(
     config_file: Path, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classification, "training_loss", failing_at(3, RuntimeError("a mistake of ours")))
-    result = CliRunner().invoke(app, command(config_file, prepared, tmp_path / "run"))
+    result = CliRunner().invoke(app, train_command(config_file, prepared, tmp_path / "run", model="skim"))
     assert isinstance(result.exception, RuntimeError)
 
 
@@ -117,7 +105,7 @@ def test_a_real_lack_of_memory_is_one_line(prepared: Prepared, tmp_path: Path) -
     config = small_config().model_dump(mode="json")
     config["models"]["skim"] |= {"hidden_size": 1000}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    arguments = command(tmp_path / "config.yaml", prepared, tmp_path / "run")
+    arguments = train_command(tmp_path / "config.yaml", prepared, tmp_path / "run", model="skim")
     process = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, check=False)
     assert "out of memory" in error_of(process)
     assert not (tmp_path / "run" / "weights.safetensors").exists()
@@ -133,19 +121,19 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_and_the_run_goes_on(
         subprocess.run(["mount", "-o", f"remount,size={int(content)}", small_disk], check=True)
 
     resize(1.5 * size)  # Room for one checkpoint, not for the next beside it.
-    process = skimrnn(*command(config_file, prepared, small_disk / "run"))
+    process = skimrnn(*train_command(config_file, prepared, small_disk / "run", model="skim"))
     assert "the disk is full: free some space and run the same command again" in error_of(process)
     checkpoint = small_disk / "run" / "checkpoint.safetensors"
     assert checkpoint.stat().st_size == pytest.approx(size, rel=0.05)
     assert not list(checkpoint.parent.glob(".*.part"))
     resize(10 * size)
-    process = skimrnn(*command(config_file, prepared, small_disk / "run"))
+    process = skimrnn(*train_command(config_file, prepared, small_disk / "run", model="skim"))
     assert process.returncode == 0 and "goes on from step 20" in process.stderr
     assert (small_disk / "run" / "weights.safetensors").read_bytes() == whole
 
 
 def test_a_limit_on_file_size_is_one_line(config_file: Path, prepared: Prepared, tmp_path: Path) -> None:
-    arguments = command(config_file, prepared, tmp_path / "run")
+    arguments = train_command(config_file, prepared, tmp_path / "run", model="skim")
     process = subprocess.run(
         ["prlimit", "--fsize=30000", sys.executable, "-m", "skimrnn", *arguments],
         capture_output=True,

@@ -19,22 +19,16 @@ from skimrnn.config import (
     ReaderConfig,
     SkimBiDAFConfig,
     SkimLSTMAttConfig,
-    VectorsConfig,
     parse_config,
 )
-from skimrnn.data.prepare import Prepared, open_prepared
+from skimrnn.data.prepare import Prepared
 from skimrnn.data.questions import (
     SCORED_SPLIT,
     QuestionBatch,
     collate_questions,
-    prepare_questions,
     read_questions,
     read_scoring,
 )
-from skimrnn.data.registry import DATASETS
-from skimrnn.data.sources import fetch_dataset
-from skimrnn.data.squad import tokenise_questions
-from skimrnn.data.vectors import train_vectors, write_vectors
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, read_tensors
 from skimrnn.layers import SkimLSTM
@@ -57,17 +51,6 @@ BIDAF_NAMES = [
     for name in ("contextual", "modelling 1", "modelling 2", "output")
     for direction in ("forward", "backward")
 ]
-
-
-@pytest.fixture(scope="module")
-def squad(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    folder = tmp_path_factory.mktemp("squad")
-    fetch_dataset(DATASETS["squad"], "embedded", None, folder / "raw")
-    tokenise_questions(DATASETS["squad"], folder / "raw", folder / "tokens")
-    write_vectors(folder / "vectors.safetensors", *train_vectors([folder / "tokens"], 20, 8, 4, 1, seed=0))
-    settings = VectorsConfig(source="corpus", dimension=20, min_count=1)
-    prepare_questions(DATASETS["squad"], folder / "tokens", folder / "vectors.safetensors", settings, folder / "out")
-    return open_prepared(folder / "out", "squad")
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from skimrnn.training.classification import build_classifier, training_loss
 from skimrnn.training.evaluate import Scores, evaluate
 from skimrnn.training.record import load_classifier, read_record, write_record
 from skimrnn.training.train import temperature_at, train
+from tests.command_line import train_command
 from tests.conftest import Silent, small_config
 
 
@@ -79,9 +80,8 @@ def test_sigkill_at_random_points_resumes_to_the_same_bytes(prepared: Prepared, 
     config = small_config(max_steps=300, validate_every=5)
     expected = run_to_record(config, "skim", prepared, tmp_path / "whole")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    options = ["--config", tmp_path / "config.yaml", "--dataset", "sst", "--model", "skim", "--seed", "0"]
-    folders = ["--prepared", prepared.folder, "--output", tmp_path / "killed"]
-    command = [sys.executable, "-m", "skimrnn", "train", *map(str, [*options, *folders])]
+    arguments = train_command(tmp_path / "config.yaml", prepared, tmp_path / "killed", model="skim")
+    command = [sys.executable, "-m", "skimrnn", *arguments]
     random = np.random.default_rng()
     kills = 0
     checkpoint = tmp_path / "killed" / "checkpoint.safetensors"
