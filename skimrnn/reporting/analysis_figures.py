@@ -502,7 +502,7 @@ ANALYSIS_FIGURES = (
     FigureKind(
         "effects",
         "Effect of d' and γ",
-        "Test accuracy and share of the real test tokens that are skimmed, by γ, for each d': means over "
+        "Test accuracy and share of the real test tokens that are skimmed, by γ, for each d' and d: means over "
         "seeds, bars ± one sample standard deviation. Dotted: the standard LSTM, its band ± one standard "
         "deviation.",
         "Line charts, two for each dataset, of accuracy and skim rate against gamma; the tables give the numbers.",
@@ -517,6 +517,7 @@ ANALYSIS_FIGURES = (
         "large: nothing was chosen by it.",
         "Line charts, one for each dataset, of test accuracy against Flop-r as the threshold rises.",
         lambda results: _threshold(results, "accuracy", "Test accuracy (%)"),
+        main_size=True,
     ),
     FigureKind(
         "skimmed_tokens",
@@ -525,6 +526,7 @@ ANALYSIS_FIGURES = (
         "token in the training split: means over seeds, bars ± one sample standard deviation.",
         "Line charts, three for each dataset, of the skim rate by position, kind and frequency of tokens.",
         _skimmed_tokens,
+        main_size=True,
     ),
     FigureKind(
         "calibration",
@@ -533,6 +535,7 @@ ANALYSIS_FIGURES = (
         "the token is skimmed less that where it is read, by p(read) (mean ± standard error; of 20 decisions or more).",
         "Line charts, one for each model, of the loss saved by reading a token against its probability of being read.",
         _calibration,
+        main_size=True,
     ),
 )
 

@@ -4,7 +4,7 @@ Equal records give equal bytes: the identifiers in the SVG are salted with a con
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,36 @@ def write_figure(figure: Figure, folder: Path, name: str) -> None:
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A figure: its file name, title and caption, what a reader who cannot see it is told, and what draws it."""
+    """A figure: its file name, title and caption, what a reader who cannot see it is told, and what draws it.
+
+    One of `main_size` shows the models of the config's first d alone: with others its lines could not be told apart.
+    """
 
     name: str
     title: str
     caption: str
     alt: str
     draw: Callable[[Results], Figure]
+    main_size: bool = False
+
+    def figure(self, results: Results) -> Figure:
+        """The figure of some results."""
+        return self.draw(_of_main_size(results) if self.main_size else results)
+
+    def caption_of(self, results: Results) -> str:
+        """The caption, which says where models are left out."""
+        shown = _of_main_size(results).config.models
+        if not self.main_size or len(shown) == len(results.config.models):
+            return self.caption
+        return f"{self.caption} Models with d = {next(iter(shown.values())).hidden_size}."
+
+
+def _of_main_size(results: Results) -> Results:
+    """The results of the models that have the d of the config's first one."""
+    models = results.config.models
+    size = next(iter(models.values())).hidden_size
+    shown = {name: model for name, model in models.items() if model.hidden_size == size}
+    return replace(results, config=results.config.model_copy(update={"models": shown}))
 
 
 def panels_of(results: Results, *draw: Callable[[Axes, str], None]) -> Figure:

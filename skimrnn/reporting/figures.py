@@ -17,7 +17,7 @@ def write_figures(results: Results, folder: Path) -> None:
     """Write every figure of a task as `<name>.svg`, `<name>.pdf` and `<name>.png` into `folder`."""
     with style.context(["default", STYLE]):
         for kind in figures_of(results):
-            write_figure(kind.draw(results), folder, kind.name)
+            write_figure(kind.figure(results), folder, kind.name)
 
 
 def figures_of(results: Results) -> tuple[FigureKind, ...]:

@@ -128,6 +128,7 @@ RECORD_FIGURES = (
         "one sample standard deviation.",
         "Scatter plots, one for each dataset, of test accuracy against Flop-r; the tables give the numbers.",
         _accuracy_flops,
+        main_size=True,
     ),
     FigureKind(
         "skim_rate",
@@ -136,6 +137,7 @@ RECORD_FIGURES = (
         "deviation.",
         "Bar charts, one for each dataset, of the skim rate of each Skim-LSTM; the tables give the numbers.",
         _skim_rate,
+        main_size=True,
     ),
     FigureKind(
         "training",
@@ -144,6 +146,7 @@ RECORD_FIGURES = (
         "of them trained; faint lines: single seeds.",
         "Line charts, two for each dataset, of validation accuracy and skim rate against training steps.",
         lambda results: _training(results, lambda scores: scores.accuracy, "Validation accuracy (%)"),
+        main_size=True,
     ),
 )
 

@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from skimrnn.analysis.artefact import THRESHOLDS, Analysis, Packed
 from skimrnn.config import Config, read_config
@@ -22,7 +24,7 @@ NAMES = sorted(f"{kind.name}.{suffix}" for kind in FIGURES for suffix in EXTENSI
 
 def drawn(results: Results, name: str):
     (kind,) = (kind for kind in (*FIGURES, *READING_FIGURES) if kind.name == name)
-    return kind.draw(results)
+    return kind.figure(results)
 
 
 @pytest.fixture
@@ -94,8 +96,8 @@ def test_a_trade_off_runs_between_the_thresholds_that_were_tried(config: Config,
 
 def test_no_two_trade_offs_share_a_colour():
     config = read_config(ROOT / "config" / "paper.yaml").for_task("classification")
-    skimming = [name for name, model in config.models.items() if hasattr(model, "small_size")]
-    assert len({_look(index)["color"] for index in range(len(skimming))}) == len(skimming) == 8
+    shown = [model for model in config.models.values() if hasattr(model, "small_size") and model.hidden_size == 100]
+    assert len({_look(index)["color"] for index in range(len(shown))}) == len(shown) == 8
 
 
 def test_models_of_two_sizes_have_a_line_each(make_config: Callable[..., Config], tmp_path: Path):
@@ -110,6 +112,23 @@ def test_models_of_two_sizes_have_a_line_each(make_config: Callable[..., Config]
     assert labels == ["d' = 5, d = 100", "d' = 5, d = 200", "standard LSTM, d = 100"]
     lines = [line for line in figure.axes[1].lines if len(line.get_xdata()) == 2]
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FIGURES if kind.main_size], ids=lambda kind: kind.name)
+def test_other_figures_show_the_first_of_two_sizes_and_say_so(kind, make_config: Callable[..., Config], tmp_path: Path):
+    sizes = {"skim": 100, "skim-200": 200}
+    skim = {"architecture": "skim_lstm", "small_size": 5, "gamma": 0.01}
+    models = {name: skim | {"hidden_size": size} for name, size in sizes.items()}
+    config = make_config(models={"lstm": {"architecture": "lstm", "hidden_size": 100}} | models, seeds=[0])
+    for model in config.models:
+        store_analysed(tmp_path, config, "sst", model, 0, 0.8)
+    results = read_results(config, tmp_path)
+    figure = kind.figure(results)
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert not any("200" in text for text in texts) and any("5/" in text for text in texts)
+    assert kind.caption_of(results) == f"{kind.caption} Models with d = 100."
+    alone = results.config.model_copy(update={"models": {n: m for n, m in config.models.items() if n != "skim-200"}})
+    assert kind.caption_of(replace(results, config=alone)) == kind.caption
 
 
 def test_each_layers_skim_rate_stands_in_the_panel_of_its_sizes(tmp_path: Path):

@@ -73,7 +73,7 @@ def write_page(evidence: Evidence, folder: Path, figures: Path, path: Path) -> N
             document.legend,
             TableMaker(results, document, folder, origins).tables(),
             [
-                Picture.inline(kind.title, kind.caption, kind.alt, _read(figures / f"{kind.name}.svg"))
+                Picture.inline(kind.title, kind.caption_of(results), kind.alt, _read(figures / f"{kind.name}.svg"))
                 for kind in figures_of(results)
             ],
         )
