@@ -153,7 +153,7 @@ def _model_row(results: Results, dataset: str, name: str, title: str) -> Row:
             entries.append(Entry(column, published, None, NOTHING))
         else:
             # The standard LSTM is what Flop-r and Sp are relative to.
-            printed = column.printed and in_paper(dataset)
+            printed = column.printed and paper_value(dataset, model, "accuracy") is not None
             entries.append(Entry(column, 1.0 if printed else None, 1.0 if runs else None))
     return Row(title, name, model, tuple(run.record.config.seed for run in runs), tuple(entries))
 

@@ -103,6 +103,13 @@ def test_speedups_stand_beside_the_papers_by_the_way_they_were_measured(results:
     assert "Sp: " not in table_caption(results, "sst")
 
 
+def test_the_paper_has_no_standard_lstm_of_another_size(make_config: Callable[..., Config], tmp_path: Path):
+    models = {f"lstm-{size}": {"architecture": "lstm", "hidden_size": size} for size in (100, 200)}
+    found = texts(read_results(make_config(models=models), tmp_path), "sst")
+    assert found["Standard, d = 100"] == ["86.4 | not run", "-", *["1.0x | not run", "- | not run"] * 2, "- | not run"]
+    assert found["Standard, d = 200"] == ["- | not run", "-", *["- | not run"] * 5]
+
+
 def test_cited_systems_have_published_values_only(results: Results):
     assert texts(results, "sst")["VCRNN"] == ["81.9 | -", "-", "2.6x | -", "-", "-", "-", "-"]
     for dataset in results.config.datasets:
