@@ -18,6 +18,7 @@ UNUSED = {
     "fetch_dataset": {"data/offsets.py", "data/tokens.py", "data/treebank.py"},
     "measure_latency": {"data", "device.py", "training"},
     "report_latency": {"analysis", "data", "device.py", "layers", "kernels", "models", "training"},
+    "draw_figures": {"measures/competitors.py", "measures/timing.py"},  # Of speeds, which figures do not read.
 }
 """What the command imports only because it takes something else from the same module."""
 
