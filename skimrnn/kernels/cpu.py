@@ -26,7 +26,7 @@ _SOURCES = Path(__file__).parent / "cpp"
 
 def _digest_of(sources: Path) -> str:
     """What CMakeLists.txt has the module remember of its sources."""
-    files = sorted(path for path in sources.iterdir() if not path.name.startswith("."))
+    files = sorted(path for path in sources.iterdir() if path.suffix in (".cpp", ".hpp"))
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 

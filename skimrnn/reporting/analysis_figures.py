@@ -287,7 +287,7 @@ def _layer_skim_rate(results: Results) -> Figure:
 
 
 def _sorted_by_flops(results: Results) -> Figure:
-    """F1 of all configurations, sorted by Flop-r: that of LSTM+Att, and below it BiDAF's, which counts from itself."""
+    """F1 of all configurations, sorted by Flop-r: LSTM+Att's, and above them BiDAF's, which counts from itself."""
     titles, models = system_titles(results.config), _skimming(results)
 
     def draw(axes: Axes, dataset: str) -> None:

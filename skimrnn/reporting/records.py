@@ -129,7 +129,7 @@ def read_results(config: Config, folder: Path, *, speeds: bool = True) -> Result
 
 
 def read_reading_results(config: Config, folder: Path, *, speeds: bool = True) -> Results[ReadingRecord]:
-    """Read the records of question answering, and the speed-ups beside them unless nothing is said of `speeds`.
+    """Read the records of question answering and, where `speeds` are wanted, the speed-ups beside them.
 
     They are read from `folder/<scale>/<dataset>/<model>/<seed>.json` over the grid of the config; absent records are
     not run.
