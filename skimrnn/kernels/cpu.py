@@ -31,7 +31,7 @@ def _digest_of(sources: Path) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-if _SOURCES.is_dir() and _digest_of(_SOURCES) != _cpu.sources:
+if _SOURCES.is_dir() and _digest_of(_SOURCES) != getattr(_cpu, "sources", None):
     raise UserError(f"{_SOURCES}: the kernels were built from other sources: build them anew (make, or pip install)")
 
 SUPPORTED_ISAS: list[str] = list(_cpu.supported)
