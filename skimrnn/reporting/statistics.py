@@ -98,13 +98,11 @@ def _over_seeds(dataset: str, pairs: Pairs, note: str = "") -> Estimate | None:
     """
     if not pairs:
         return None
-    by_seed: dict[int, list[tuple[float, np.ndarray | None]]] = {}
-    for seeds in pairs.values():
-        for seed, difference in sorted(seeds.items()):
-            by_seed.setdefault(seed, []).append(difference)
-    values = [float(np.mean([value for value, _ in by_seed[seed]])) for seed in sorted(by_seed)]
-    examples = [[found for _, found in by_seed[seed] if found is not None] for seed in sorted(by_seed)]
-    complete = [len(found) for found in examples] == [len(by_seed[seed]) for seed in sorted(by_seed)]
+    numbers = sorted({seed for seeds in pairs.values() for seed in seeds})
+    by_seed = [[seeds[number] for seeds in pairs.values() if number in seeds] for number in numbers]
+    values = [float(np.mean([mean for mean, _ in found])) for found in by_seed]
+    examples = [[each for _, each in found if each is not None] for found in by_seed]
+    complete = [*map(len, examples)] == [*map(len, by_seed)]
     by_example = [np.mean(found, axis=0) for found in examples] if complete else []
     runs = [
         run_name(dataset, model, seed) for models, seeds in pairs.items() for seed in sorted(seeds) for model in models

@@ -154,7 +154,7 @@ def test_results_in_a_volume_count_as_finished(finished: Path, tmp_path: Path) -
     assert planned(folder, *SHORT, *storage)["train_model"] == 2
 
 
-def test_records_of_another_config_do_not_count(finished: Path, tmp_path: Path) -> None:
+def test_records_of_another_config_are_refused_at_once(finished: Path, tmp_path: Path) -> None:
     """In a clone, where Snakemake does not know what they were made from: the report would refuse them in the end."""
     folder = copy_project(tmp_path)
     shutil.copy(finished / "config" / "short.yaml", folder / "config")

@@ -106,10 +106,7 @@ SPEEDS = [speed for dataset in CONFIG.available for speed in speed_of(dataset)]
 
 
 def came_with_the_checkout(dataset):
-    """Whether all results of a dataset are there, and nothing that they were made from.
-
-    Records of another config are refused: the report would refuse them, too, when all else is done.
-    """
+    """Whether all results of a dataset are there, and nothing that they were made from."""
     root = Path()
     if storage := workflow.storage_settings.default_storage_provider:
         if storage != "fs":
@@ -128,16 +125,21 @@ def came_with_the_checkout(dataset):
     if not all((root / path).exists() for path in found):
         return False
     for record, run in zip(records, runs_of(dataset), strict=True):
-        try:
-            settings = RunConfig.model_validate(read_json(root / record).get("config"))
-        except ValidationError:
-            settings = None
-        if settings != run:
-            raise UserError(
-                f"{root / record}: made with another config than the one given: "
-                f"give that one, name another scale, or delete results/{SCALE}/{dataset}"
-            )
+        require_config(root / record, run)
     return True
+
+
+def require_config(record, run):
+    """Refuse a record of another config at once: the report would do so when all else is done."""
+    try:
+        settings = RunConfig.model_validate(read_json(record).get("config"))
+    except ValidationError:
+        settings = None
+    if settings != run:
+        raise UserError(
+            f"{record}: made with another config than the one given: "
+            f"give that one, name another scale, or delete {record.parents[1]}"
+        )
 
 
 def to_be_run(task):
