@@ -22,14 +22,16 @@ Under Triton's interpreter (`TRITON_INTERPRET=1`) the same code runs on CPU tens
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from skimrnn.kernels.recording import is_recorded
 from skimrnn.kernels.reference import (
@@ -46,7 +48,8 @@ from skimrnn.kernels.reference import (
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton interprets kernels, on the CPU, as it does for its own tests."""
 
-_LINE = 32  # Numbers of a line of the cache. Rows of gates are as many as fill whole lines, the last ones zero.
+_LINE = 32  # Numbers of a line of the cache. Rows of gates are as many as fill whole lines.
+_COUNTS = ["models", "steps", "batch", "lines", "sms", "by_model", "by_sm"]  # A kernel is not compiled for each anew.
 
 
 def start_driver() -> None:
@@ -169,17 +172,19 @@ def _rows(i, f, g, o, PADDED: tl.constexpr):
     return tl.reshape(tl.join(tl.join(i, g), tl.join(f, o)), (4 * PADDED,))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _place(total, batch, by_sm, SMS: tl.constexpr):
+@triton.jit
+def _place(models, batch, sms, by_model, by_sm):
     """The model and the sequence of a program, and whether there is one.
 
-    Programs are taken to be dealt to the SMs (`SMS` of them) in turns, which CUDA does not promise, and which holds no
-    longer once there are more than an SM has room for: speed alone depends on it. Those that an SM gets, `by_sm` of
-    them, are neighbours here, of one model if they can be: its weights are then in that SM's L1 once.
+    Programs are taken to be dealt to the SMs (`sms` of them) in turns, which CUDA does not promise, and which holds no
+    longer once there are more than an SM has room for: speed alone depends on it. Each model has SMs (`by_model`) of
+    its own, `by_sm` sequences on each: its weights alone are in their L1.
     """
     program = tl.program_id(0)
-    place = program % SMS * by_sm + program // SMS
-    return (place // batch).to(tl.int64), place % batch, place < total
+    sm = program % sms
+    model = sm // by_model
+    sequence = sm % by_model * by_sm + program // sms
+    return model.to(tl.int64), sequence, (model < models) & (sequence < batch)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -213,13 +218,13 @@ def _gate_rows(d_hidden, d_cell, i, f, g, o, old_cell, squashed, PADDED: tl.cons
     )
 
 
-@triton.jit(do_not_specialize=["steps", "batch", "total", "by_sm"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=_COUNTS)  # type: ignore[untyped-decorator]
 def _forward_kernel(
-    projected,  # (N, T, B, R): gates of the big cell, of the small one, margin; the state's part is added in place
+    projected,  # (N, T, B, R): gates of the big cell, of the small one, logits; the state's part is added in place
     lengths,  # (N, B)
     first_hidden,  # (N, B, D)
     first_cell,
-    weights,  # (N, D, R)
+    weights,  # (N, D, R), `lines` R from one model to the next
     noise,  # (N, T, B, 2)
     temperature,  # (N)
     outputs,  # (N, T, B, D)
@@ -228,13 +233,16 @@ def _forward_kernel(
     log_p,  # (N, T, B, 2)
     read,  # (N, T, B)
     tape,  # (N, T, B, R): activated gates, and the share of reading
-    cells,  # (N, T, B, D)
+    states,  # (N, T, B, D): h before each token
+    cells,  # (N, T, B, D): c before each token
+    models,
     steps,
     batch,
-    total,  # N B
+    lines,
+    sms,
+    by_model,
     by_sm,
-    limit,  # of the margin: above it a token is read
-    SMS: tl.constexpr,
+    limit,  # of the margin logit(read) - logit(skim): above it a token is read
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
@@ -244,13 +252,14 @@ def _forward_kernel(
     RELAXED: tl.constexpr,
     KEEPS: tl.constexpr,
 ):
-    model, sequence, exists = _place(total, batch, by_sm, SMS)
+    model, sequence, exists = _place(models, batch, sms, by_model, by_sm)
     if not exists:
         return
     # From here on all places are counted from the model's own, so that they fit 32 bits.
-    weights += model * ROW * HIDDEN
+    weights += model * lines * ROW
     projected += model * steps * batch * ROW
     outputs += model * steps * batch * HIDDEN
+    states += model * steps * batch * HIDDEN
     cells += model * steps * batch * HIDDEN
     noise += model * steps * batch * 2
     log_p += model * steps * batch * 2
@@ -277,6 +286,9 @@ def _forward_kernel(
     for step in range(length):
         token = step * batch + sequence
         row = token * ROW
+        # Each thread's own, though it has it: all lines of h are then on their way at once, as they would not be when
+        # the product comes to them one after another.
+        hidden = tl.load(before + units, mask=is_unit, other=0.0)
         gates = next_gates + _product(before, weights, rows, HIDDEN, ROW, AT_ONCE)
         # What the next step adds has a step's time to arrive.
         is_next = step + 1 < length
@@ -285,7 +297,10 @@ def _forward_kernel(
             gumbel = next_gumbel
             gumbel_read = tl.load(noise + 2 * (token + batch), mask=is_next, other=0.0)
             next_gumbel = gumbel_read - tl.load(noise + 2 * (token + batch) + 1, mask=is_next, other=0.0)
-        if SKIMS:  # The small cell's gates and the margin go through memory from the threads that summed them.
+        if KEEPS:
+            tl.store(states + token * HIDDEN + units, hidden, mask=is_unit)
+            tl.store(cells + token * HIDDEN + units, cell, mask=is_unit)
+        if SKIMS:  # The small cell's gates and the logits go through memory from the threads that summed them.
             tl.store(projected + row + rows, gates, mask=is_row & (rows >= 4 * HIDDEN))
 
         gate_i, gate_f, gate_g, gate_o = _activated(gates, PADDED)
@@ -296,7 +311,8 @@ def _forward_kernel(
 
         if SKIMS:
             tl.debug_barrier()
-            margin = tl.load(projected + row + 4 * (HIDDEN + SMALL))
+            logits = projected + row + 4 * (HIDDEN + SMALL)
+            margin = tl.load(logits) - tl.load(logits + 1)
             skim_hidden = hidden
             skim_cell = cell
             if SMALL > 0:
@@ -328,27 +344,78 @@ def _forward_kernel(
         cell = new_cell
         before = outputs + token * HIDDEN
         tl.store(before + units, hidden, mask=is_unit)
-        if KEEPS:
-            tl.store(cells + token * HIDDEN + units, cell, mask=is_unit)
         tl.debug_barrier()  # The next step reads the state from memory.
 
+    nothing = tl.zeros((PADDED,), tl.float32)
+    for step in range(length, steps):
+        token = step * batch + sequence
+        tl.store(outputs + token * HIDDEN + units, nothing, mask=is_unit)
+        if KEEPS:
+            tl.store(states + token * HIDDEN + units, nothing, mask=is_unit)
+        if SKIMS:
+            tl.store(log_p + 2 * token, 0.0)
+            tl.store(log_p + 2 * token + 1, 0.0)
+            tl.store(read + token, False)
     tl.store(last_hidden + state + units, hidden, mask=is_unit)
     tl.store(last_cell + state + units, cell, mask=is_unit)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _kept(
+    tape,
+    states,
+    cells,
+    log_p,
+    d_outputs,
+    d_log_p,
+    token,
+    exists,
+    given,
+    HIDDEN: tl.constexpr,
+    SMALL: tl.constexpr,
+    PADDED: tl.constexpr,
+    ROW: tl.constexpr,
+    SKIMS: tl.constexpr,
+):
+    """What the way back needs of a token, all of it asked for at once: zeros if the token does not exist."""
+    units = tl.arange(0, PADDED)
+    rows = tl.arange(0, 4 * PADDED)
+    row = token * ROW
+    is_unit = (units < HIDDEN) & exists
+    gates = tl.load(tape + row + rows, mask=(rows < 4 * HIDDEN) & exists, other=0.0)
+    cell = tl.load(cells + token * HIDDEN + units, mask=is_unit, other=0.0)
+    d_output = tl.load(d_outputs + token * HIDDEN + units, mask=is_unit & (given % 2 == 1), other=0.0)
+    small = gates
+    hidden = cell
+    share = 1.0
+    read_log_p = 0.0
+    skim_log_p = 0.0
+    d_read_log_p = 0.0
+    d_skim_log_p = 0.0
+    if SKIMS:
+        has_log_p = exists & (given // 8 == 1)
+        hidden = tl.load(states + token * HIDDEN + units, mask=is_unit, other=0.0)
+        share = tl.load(tape + row + 4 * (HIDDEN + SMALL), mask=exists, other=0.0)
+        read_log_p = tl.load(log_p + 2 * token, mask=exists, other=0.0)
+        skim_log_p = tl.load(log_p + 2 * token + 1, mask=exists, other=0.0)
+        d_read_log_p = tl.load(d_log_p + 2 * token, mask=has_log_p, other=0.0)
+        d_skim_log_p = tl.load(d_log_p + 2 * token + 1, mask=has_log_p, other=0.0)
+        if SMALL > 0:
+            small = tl.load(tape + row + 4 * HIDDEN + rows, mask=(rows < 4 * SMALL) & exists, other=0.0)
+    return gates, cell, d_output, small, hidden, share, read_log_p, skim_log_p, d_read_log_p, d_skim_log_p
+
+
 # Weights that are loaded one by one, not by fours, leave each thread the sums of the unit that it keeps.
 @triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["steps", "batch", "total", "by_sm"], do_not_specialize_on_alignment=["weights"]
+    do_not_specialize=[*_COUNTS, "given"], do_not_specialize_on_alignment=["weights"]
 )
 def _backward_kernel(
     lengths,
-    first_hidden,
-    first_cell,
-    weights,  # (N, R, D)
+    weights,  # (N, R, D), `lines` R from one model to the next
     temperature,
-    outputs,
     log_p,
     tape,
+    states,
     cells,
     d_outputs,  # (N, T, B, D)
     d_last_hidden,  # (N, B, D)
@@ -357,24 +424,29 @@ def _backward_kernel(
     d_projected,  # (N, T, B, R)
     d_first_hidden,
     d_first_cell,
+    models,
     steps,
     batch,
-    total,
+    lines,
+    sms,
+    by_model,
     by_sm,
-    SMS: tl.constexpr,
+    given,  # which of the four gradients there are, a bit each
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
     AT_ONCE: tl.constexpr,
     ROW: tl.constexpr,
+    USED: tl.constexpr,
+    LINE: tl.constexpr,
     SKIMS: tl.constexpr,
     RELAXED: tl.constexpr,
 ):
-    model, sequence, exists = _place(total, batch, by_sm, SMS)
+    model, sequence, exists = _place(models, batch, sms, by_model, by_sm)
     if not exists:
         return
-    weights += model * ROW * HIDDEN
-    outputs += model * steps * batch * HIDDEN
+    weights += model * lines * ROW
+    states += model * steps * batch * HIDDEN
     d_outputs += model * steps * batch * HIDDEN
     cells += model * steps * batch * HIDDEN
     log_p += model * steps * batch * 2
@@ -387,25 +459,23 @@ def _backward_kernel(
     is_small = units < SMALL
     is_big_row = rows < 4 * HIDDEN
     is_small_row = rows < 4 * SMALL
+    rest_of_row = USED + tl.arange(0, LINE)
     state = (model * batch + sequence) * HIDDEN
-    d_hidden = tl.load(d_last_hidden + state + units, mask=is_unit, other=0.0)
-    d_cell = tl.load(d_last_cell + state + units, mask=is_unit, other=0.0)
+    d_hidden = tl.load(d_last_hidden + state + units, mask=is_unit & (given // 2 % 2 == 1), other=0.0)
+    d_cell = tl.load(d_last_cell + state + units, mask=is_unit & (given // 4 % 2 == 1), other=0.0)
     if RELAXED:
         sharpness = 1.0 / tl.load(temperature + model)
 
     length = tl.load(lengths + model * batch + sequence).to(tl.int32)
+    token = (length - 1) * batch + sequence
+    kept = _kept(
+        tape, states, cells, log_p, d_outputs, d_log_p, token, length > 0, given, HIDDEN, SMALL, PADDED, ROW, SKIMS
+    )
     for back in range(length):
-        step = length - 1 - back
-        token = step * batch + sequence
         row = token * ROW
-        gate_i, gate_f, gate_g, gate_o = _gates(tl.load(tape + row + rows, mask=is_big_row, other=0.0), PADDED)
-        old_cells = cells + (token - batch) * HIDDEN  # Where the cells and states of the step before lie.
-        old_states = outputs + (token - batch) * HIDDEN
-        if step == 0:
-            old_cells = first_cell + state
-            old_states = first_hidden + state
-        old_cell = tl.load(old_cells + units, mask=is_unit, other=0.0)
-        d_new_hidden = d_hidden + tl.load(d_outputs + token * HIDDEN + units, mask=is_unit, other=0.0)
+        gates, old_cell, d_output, small, old_hidden, share, read_log_p, skim_log_p, d_read_log_p, d_skim_log_p = kept
+        gate_i, gate_f, gate_g, gate_o = _gates(gates, PADDED)
+        d_new_hidden = d_hidden + d_output
         read_cell = gate_f * old_cell + gate_i * gate_g
         squashed = _tanh(read_cell)
         d_read_hidden = d_new_hidden
@@ -414,18 +484,16 @@ def _backward_kernel(
         d_old_cell = tl.zeros((PADDED,), tl.float32)
 
         if SKIMS:
-            share = tl.load(tape + row + 4 * (HIDDEN + SMALL))
             rest = 1.0 - share
             d_read_hidden = share * d_new_hidden
             d_read_cell = share * d_cell
             d_skim_hidden = rest * d_new_hidden
             d_skim_cell = rest * d_cell
-            skim_hidden = tl.load(old_states + units, mask=is_unit, other=0.0)
+            skim_hidden = old_hidden
             skim_cell = old_cell
             d_old_hidden = tl.where(is_small, 0.0, d_skim_hidden)  # What the small cell leaves as it is.
             d_old_cell = tl.where(is_small, 0.0, d_skim_cell)
             if SMALL > 0:
-                small = tl.load(tape + row + 4 * HIDDEN + rows, mask=is_small_row, other=0.0)
                 small_i, small_f, small_g, small_o = _gates(small, PADDED)
                 small_cell = small_f * old_cell + small_i * small_g
                 small_squashed = _tanh(small_cell)
@@ -445,62 +513,95 @@ def _backward_kernel(
                 )
                 tl.store(d_projected + row + 4 * HIDDEN + rows, d_small, mask=is_small_row)
                 d_old_cell += tl.where(is_small, d_small_cell * small_f, 0.0)
-            d_margin = tl.load(d_log_p + 2 * token) * tl.exp(tl.load(log_p + 2 * token + 1))
-            d_margin -= tl.load(d_log_p + 2 * token + 1) * tl.exp(tl.load(log_p + 2 * token))
+            d_margin = d_read_log_p * tl.exp(skim_log_p) - d_skim_log_p * tl.exp(read_log_p)
             if RELAXED:
                 d_share = d_new_hidden * (gate_o * squashed - skim_hidden) + d_cell * (read_cell - skim_cell)
                 d_margin += tl.sum(d_share) * share * rest * sharpness
             tl.store(d_projected + row + 4 * (HIDDEN + SMALL), d_margin)
+            tl.store(d_projected + row + 4 * (HIDDEN + SMALL) + 1, -d_margin)
 
         d_read_cell += d_read_hidden * gate_o * (1.0 - squashed * squashed)
         d_gates = _gate_rows(d_read_hidden, d_read_cell, gate_i, gate_f, gate_g, gate_o, old_cell, squashed, PADDED)
         tl.store(d_projected + row + rows, d_gates, mask=is_big_row)
+        tl.store(d_projected + row + rest_of_row, tl.zeros((LINE,), tl.float32), mask=rest_of_row < ROW)
         tl.debug_barrier()  # All gradients of gates are found in memory again.
+        # What the next token needs has a step's time to arrive.
+        token -= batch
+        is_next = back + 1 < length
+        kept = _kept(
+            tape, states, cells, log_p, d_outputs, d_log_p, token, is_next, given, HIDDEN, SMALL, PADDED, ROW, SKIMS
+        )
+        # All lines of the gradients, too, are asked for at once. What comes changes nothing: with a gradient that is
+        # not a number, the product is none either.
+        touched, _, _, _ = _gates(tl.load(d_projected + row + rows, mask=rows < ROW, other=0.0), PADDED)
         d_hidden = d_old_hidden + _product(d_projected + row, weights, units, ROW, HIDDEN, AT_ONCE)
+        d_hidden = tl.where(touched == touched, d_hidden, touched)
         d_cell = d_old_cell + d_read_cell * gate_f
 
+    for step in range(length, steps):  # Sums over all tokens run over these, too.
+        row = (step * batch + sequence) * ROW
+        for first in tl.static_range(0, ROW, 4 * PADDED):
+            tl.store(d_projected + row + first + rows, tl.zeros((4 * PADDED,), tl.float32), mask=first + rows < ROW)
     tl.store(d_first_hidden + state + units, d_hidden, mask=is_unit)
     tl.store(d_first_cell + state + units, d_cell, mask=is_unit)
 
 
 # Calls ----------------------------------------------------------------------------------------------------------------
 #
-# Each way is one node of autograd: on a GPU a training step costs less than the launches of what could be nodes of its
-# own. What records calls sees an operator, whose dispatch takes a third of a call's time on the host.
+# Each way is one node of autograd, and of as few launches as can be: on a GPU a training step of one layer costs less
+# than the host needs to launch what could be nodes and operators of its own. What records calls sees an operator, whose
+# dispatch takes a third of a call's time on the host.
 
 
-def _pack(weights: Sequence[Tensor]) -> Tensor:
-    """One matrix (N, R, E + D + 1) for inputs, state and bias, its rows in the order of the kernels.
+class _Layout(NamedTuple):
+    """How the weights of one model, laid end to end, become what kernels and products take, and the way back.
 
-    A cell's rows lie gate after gate, and are laid unit after unit. The decision's two become that of the margin
-    logit(read) - logit(skim). Behind it are rows of zeros.
+    One matrix (R, E + D + 2) for inputs, state and both biases has its rows in the order of the kernels: a cell's rows,
+    which lie gate after gate, unit after unit, then the logits read and skim, then what nothing looks at.
     """
-    parts = [
-        torch.cat([by_input, by_hidden, (input_bias + hidden_bias)[..., None]], dim=-1)
-        for by_input, by_hidden, input_bias, hidden_bias in zip(*(weights[n::4] for n in range(4)), strict=True)
-    ]
-    rows = [part.unflatten(-2, (4, -1)).transpose(-3, -2).flatten(-3, -2) for part in parts[:2]]
-    if len(parts) > 2:
-        rows.append(parts[2][..., :1, :] - parts[2][..., 1:, :])
-    height = sum(part.shape[-2] for part in rows)
-    rows.append(rows[0].new_zeros(*rows[0].shape[:-2], _row_size(weights) - height, rows[0].shape[-1]))
-    return torch.cat(rows, dim=-2)
+
+    order: Tensor  # Places: the inputs' columns (R, E), the state's as (D, R) and as (R, D), and each bias (R)
+    back: Tensor  # Places in the gradient (used rows, E + D + 2) of that matrix: all weights
+    one: Tensor
 
 
-def _unpack(rows: Tensor, width: int, size: int, small_size: int, skims: bool) -> list[Tensor]:
-    """Gradients of the weights from that of what `_pack` makes of them."""
-    ends = (4 * size, 4 * (size + small_size)) if skims else (4 * size,)
-    cells = [rows[..., first:last, :] for first, last in zip((0, *ends), ends, strict=False)]
-    parts = [cell.unflatten(-2, (-1, 4)).transpose(-3, -2).flatten(-3, -2) for cell in cells]
-    if skims:
-        margin = rows[..., ends[-1] : ends[-1] + 1, :]
-        parts.append(torch.cat([margin, -margin], dim=-2))
-    bias = width + size
-    return [
-        gradient
-        for part in parts
-        for gradient in (part[..., :width], part[..., width:bias], part[..., bias], part[..., bias])
-    ]
+@cache
+def _layout(heights: tuple[int, ...], width: int, size: int, device: torch.device) -> _Layout:
+    """The layout of parts (big cell, small cell, decision) of so many rows."""
+    columns, used, place = width + size + 2, sum(heights), 0
+    parts = []
+    for height in heights:
+        shapes = [(height, width), (height, size), (height, 1), (height, 1)]  # As the weights of a cell lie.
+        places = []
+        for shape in shapes:
+            places.append(torch.arange(place, place + math.prod(shape)).view(shape))
+            place += math.prod(shape)
+        parts.append(torch.cat(places, dim=1))
+    cells = [part.view(4, len(part) // 4, columns).transpose(0, 1).reshape(part.shape) for part in parts[:2]]
+    rows = torch.cat([*cells, *parts[2:]])
+    back = torch.empty(place, dtype=torch.int64)
+    back[rows.flatten()] = torch.arange(place)
+    rows = functional.pad(rows, (0, 0, 0, _whole_lines(used) - used))
+    of_inputs, of_state, biases = rows.split([width, size, 2], dim=1)
+    order = torch.cat([part.flatten() for part in (of_inputs, of_state.t(), of_state, biases.t())])
+    return _Layout(order.to(device), back.to(device), torch.ones(1, device=device))
+
+
+class _Packed(NamedTuple):
+    """Views of packed weights: see `_Layout`."""
+
+    of_inputs: Tensor  # (N, R, E)
+    by_unit: Tensor  # (N, D, R)
+    by_row: Tensor  # (N, R, D)
+    biases: Tensor  # (N, 2, R)
+
+
+def _views(packed: Tensor, width: int, size: int) -> _Packed:
+    *models, count = packed.shape
+    rows = count // (width + 2 * size + 2)
+    parts = packed.split([rows * width, size * rows, rows * size, 2 * rows], dim=-1)
+    shapes = ((rows, width), (size, rows), (rows, size), (2, rows))
+    return _Packed(*(part.view(*models, *shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
 def _sizes(size: int, small_size: int, row: int, units: int) -> dict[str, int]:
@@ -517,10 +618,10 @@ def _sizes(size: int, small_size: int, row: int, units: int) -> dict[str, int]:
     }
 
 
-def _matmul(left: Tensor, right: Tensor) -> Tensor:
-    """A product in float32, under autocast, too."""
-    with torch.autocast(left.device.type, enabled=False):
-        return left @ right
+def _in_float32(device: torch.device) -> AbstractContextManager[Any]:
+    """What keeps products in float32 under autocast, too."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 @cache
@@ -528,11 +629,12 @@ def _count_sms(device: torch.device) -> int:
     return 3 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _dealing(total: int, device: torch.device) -> tuple[tuple[int], dict[str, int]]:
-    """The grid of so many programs, and what they need to know of it: see `_place`."""
-    sms = _count_sms(device)
-    by_sm = -(-total // sms)
-    return (total if by_sm == 1 else sms * by_sm,), {"total": total, "by_sm": by_sm, "SMS": sms}
+def _dealing(models: int, batch: int, device: torch.device) -> tuple[tuple[int], dict[str, int]]:
+    """The grid of a launch, and what its programs need to know of it: see `_place`."""
+    sms = max(_count_sms(device), models)
+    by_model = sms // models
+    by_sm = -(-batch // by_model)
+    return (sms * by_sm,), {"models": models, "batch": batch, "sms": sms, "by_model": by_model, "by_sm": by_sm}
 
 
 def _launch_forward(
@@ -546,25 +648,30 @@ def _launch_forward(
     limit: float,
     keeps: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Outputs, last h, last c, log-probabilities, decisions; and for the way back gates, memory cells and rows.
+    """Outputs, last h and c, log-probabilities, decisions; for the way back gates, h and c before each token, weights.
 
     `weights` are the four of a plain cell, or those of the big cell, the small one and the decision.
     """
-    (steps, batch, width), rows = inputs.shape[-3:], _pack(weights)
-    input_rows, hidden_rows, bias = rows[..., :width], rows[..., width:-1].contiguous(), rows[..., -1]
-    projected = _matmul(inputs.flatten(-3, -2), input_rows.mT) + bias[..., None, :]
-    results = _results(inputs, hidden, weights, keeps)
-    outputs, last_hidden, last_cell, log_p, read, tape, cells = results
+    (*models, steps, batch, width), size = inputs.shape, hidden.shape[-1]
+    layout = _layout(_heights(weights), width, size, inputs.device)
+    packed = torch.cat([weight.flatten(len(models)) for weight in weights], dim=-1).index_select(-1, layout.order)
+    views = _views(packed, width, size)
+    tokens, by_input, bias = inputs.flatten(-3, -2), views.of_inputs.mT, views.biases.sum(dim=-2)
+    with _in_float32(inputs.device):
+        projected = torch.baddbmm(bias[:, None], tokens, by_input) if models else torch.addmm(bias, tokens, by_input)
+    results = (*_results(inputs, hidden, weights, keeps), packed)
     if batch == 0:
-        return (*results, rows, hidden_rows)  # type: ignore[return-value]
+        return results  # type: ignore[return-value]
+    outputs, last_hidden, last_cell, log_p, read, tape, states, cells, _ = results
+    row = projected.shape[-1]
     with torch.cuda.device_of(inputs):  # Triton launches on the current one.
-        grid, dealt = _dealing(math.prod(inputs.shape[:-3]) * batch, inputs.device)
+        grid, dealt = _dealing(math.prod(models), batch, inputs.device)
         _forward_kernel[grid](
             projected,
             lengths,
             hidden,
             cell,
-            hidden_rows.mT.contiguous(),
+            views.by_unit,
             noise if noise is not None else projected,
             temperature,
             outputs,
@@ -573,17 +680,18 @@ def _launch_forward(
             log_p,
             read,
             tape,
+            states,
             cells,
-            steps,
-            batch,
+            steps=steps,
+            lines=packed.shape[-1] // row,
             limit=limit,
             SKIMS=len(weights) > 4,
             RELAXED=noise is not None,
             KEEPS=keeps,
             **dealt,
-            **_sizes(hidden.shape[-1], _small_size(weights), rows.shape[-2], rows.shape[-2] // 4),
+            **_sizes(size, _small_size(weights), row, row // 4),
         )
-    return (*results, rows, hidden_rows)  # type: ignore[return-value]
+    return results  # type: ignore[return-value]
 
 
 _forward = torch.library.custom_op("skimrnn::gpu_forward", _launch_forward, mutates_args=())
@@ -593,24 +701,32 @@ def _small_size(weights: Sequence[Tensor]) -> int:
     return weights[4].shape[-2] // 4 if len(weights) > 4 else 0
 
 
-def _results(inputs: Tensor, hidden: Tensor, weights: Sequence[Tensor], keeps: bool) -> tuple[Tensor, ...]:
-    """What the forward kernel fills; past each sequence's length zeros stay, but on the tape, where nothing looks."""
-    skims, tokens = len(weights) > 4, inputs.shape[:-1]
-    return (
-        inputs.new_zeros(*tokens, hidden.shape[-1]),
-        torch.empty_like(hidden),
-        torch.empty_like(hidden),
-        inputs.new_zeros((*tokens, 2) if skims else 0),
-        inputs.new_zeros(tokens if skims else 0, dtype=torch.bool),
-        inputs.new_empty((*tokens, _row_size(weights)) if keeps else 0),
-        inputs.new_empty((*tokens, hidden.shape[-1]) if keeps else 0),
-    )
+def _heights(weights: Sequence[Tensor]) -> tuple[int, ...]:
+    """Rows of the big cell, of the small one and of the decision."""
+    return tuple(weight.shape[-2] for weight in weights[::4])
 
 
 def _row_size(weights: Sequence[Tensor]) -> int:
-    """Places of a row of gates: those of the big cell, of the small one, the margin, and up to a whole line."""
-    used = sum(weight.shape[-2] for weight in weights[0:8:4]) + (len(weights) > 4)
-    return -(-used // _LINE) * _LINE
+    """Places of a row: the gates of both cells, the logits, and up to a whole line."""
+    return _whole_lines(sum(_heights(weights)))
+
+
+def _whole_lines(rows: int) -> int:
+    return -(-rows // _LINE) * _LINE
+
+
+def _results(inputs: Tensor, hidden: Tensor, weights: Sequence[Tensor], keeps: bool) -> tuple[Tensor, ...]:
+    """What the forward kernel fills."""
+    skims, tokens = len(weights) > 4, inputs.shape[:-1]
+    kept = [(*tokens, _row_size(weights)), (*tokens, hidden.shape[-1])] if keeps else [(0,), (0,)]
+    return (
+        inputs.new_empty(*tokens, hidden.shape[-1]),
+        torch.empty_like(hidden),
+        torch.empty_like(hidden),
+        inputs.new_empty((*tokens, 2) if skims else 0),
+        inputs.new_empty(tokens if skims else 0, dtype=torch.bool),
+        *(inputs.new_empty(kept[n]) for n in (0, 1, 1)),
+    )
 
 
 @_forward.register_fake
@@ -625,62 +741,65 @@ def _(
     limit: float,
     keeps: bool,
 ) -> tuple[Tensor, ...]:
-    models, size, width = inputs.shape[:-3], hidden.shape[-1], inputs.shape[-1]
-    rows = [inputs.new_empty(*models, _row_size(weights), columns) for columns in (width + size + 1, size)]
-    return (*_results(inputs, hidden, weights, keeps), *rows)
+    lines = inputs.shape[-1] + 2 * hidden.shape[-1] + 2
+    packed = inputs.new_empty(*inputs.shape[:-3], _row_size(weights) * lines)
+    return (*_results(inputs, hidden, weights, keeps), packed)
 
 
 def _launch_backward(
+    inputs: Tensor,
     lengths: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-    hidden_rows: Tensor,
+    heights: list[int],
     temperature: Tensor,
-    small_size: int,
-    skims: bool,
     relaxed: bool,
-    outputs: Tensor,
     log_p: Tensor,
     tape: Tensor,
+    states: Tensor,
     cells: Tensor,
-    d_outputs: Tensor,
-    d_hidden: Tensor,
-    d_cell: Tensor,
-    d_log_p: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the projections ((N,) T, B, R), of h_0 and of c_0."""
-    d_projected = torch.zeros_like(tape)
-    d_first_hidden, d_first_cell = torch.empty_like(hidden), torch.empty_like(cell)
-    steps, batch, row = tape.shape[-3:]
-    if batch == 0:
-        return d_projected, d_first_hidden, d_first_cell
-    with torch.cuda.device_of(hidden):
-        grid, dealt = _dealing(math.prod(tape.shape[:-3]) * batch, hidden.device)
-        _backward_kernel[grid](
-            lengths,
-            hidden,
-            cell,
-            hidden_rows,
-            temperature,
-            outputs,
-            log_p,
-            tape,
-            cells,
-            d_outputs.contiguous(),
-            d_hidden.contiguous(),
-            d_cell.contiguous(),
-            d_log_p.contiguous(),
-            d_projected,
-            d_first_hidden,
-            d_first_cell,
-            steps,
-            batch,
-            SKIMS=skims,
-            RELAXED=relaxed,
-            **dealt,
-            **_sizes(hidden.shape[-1], small_size, row, hidden.shape[-1]),
-        )
-    return d_projected, d_first_hidden, d_first_cell
+    packed: Tensor,
+    d_outputs: Tensor | None,
+    d_hidden: Tensor | None,
+    d_cell: Tensor | None,
+    d_log_p: Tensor | None,
+    of_inputs: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the inputs (if they are wanted), of h_0, of c_0, and of all weights, laid end to end."""
+    (*models, steps, batch, width), size = inputs.shape, states.shape[-1]
+    layout, views, used = _layout(tuple(heights), width, size, inputs.device), _views(packed, width, size), sum(heights)
+    d_projected = torch.empty_like(tape)
+    d_first_hidden, d_first_cell = (inputs.new_empty(*models, batch, size) for _ in range(2))
+    if batch > 0:
+        gradients = (d_outputs, d_hidden, d_cell, d_log_p)
+        with torch.cuda.device_of(inputs):
+            grid, dealt = _dealing(math.prod(models), batch, inputs.device)
+            _backward_kernel[grid](
+                lengths,
+                views.by_row,
+                temperature,
+                log_p,
+                tape,
+                states,
+                cells,
+                *(tape if gradient is None else gradient.contiguous() for gradient in gradients),
+                d_projected,
+                d_first_hidden,
+                d_first_cell,
+                steps=steps,
+                lines=packed.shape[-1] // tape.shape[-1],
+                given=sum(1 << place for place, gradient in enumerate(gradients) if gradient is not None),
+                USED=used,
+                LINE=_LINE,
+                SKIMS=len(heights) > 1,
+                RELAXED=relaxed,
+                **dealt,
+                **_sizes(size, heights[1] // 4 if len(heights) > 1 else 0, tape.shape[-1], size),
+            )
+    by_token = d_projected.flatten(-3, -2)[..., :used]  # (N, T B, used rows)
+    factors = torch.cat([inputs, states, layout.one.expand(*inputs.shape[:-1], 2)], dim=-1).flatten(-3, -2)
+    with _in_float32(inputs.device):
+        d_inputs = (by_token @ views.of_inputs[..., :used, :]).view(inputs.shape) if of_inputs else inputs.new_empty(0)
+        d_rows = by_token.mT @ factors  # (N, used rows, E + D + 2)
+    return d_inputs, d_first_hidden, d_first_cell, d_rows.flatten(-2).index_select(-1, layout.back)
 
 
 _backward = torch.library.custom_op("skimrnn::gpu_backward", _launch_backward, mutates_args=())
@@ -688,65 +807,49 @@ _backward = torch.library.custom_op("skimrnn::gpu_backward", _launch_backward, m
 
 @_backward.register_fake
 def _(
+    inputs: Tensor,
     lengths: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-    hidden_rows: Tensor,
+    heights: list[int],
     temperature: Tensor,
-    small_size: int,
-    skims: bool,
     relaxed: bool,
-    outputs: Tensor,
     log_p: Tensor,
     tape: Tensor,
+    states: Tensor,
     cells: Tensor,
-    d_outputs: Tensor,
-    d_hidden: Tensor,
-    d_cell: Tensor,
-    d_log_p: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(tape), torch.empty_like(hidden), torch.empty_like(cell)
+    packed: Tensor,
+    d_outputs: Tensor | None,
+    d_hidden: Tensor | None,
+    d_cell: Tensor | None,
+    d_log_p: Tensor | None,
+    of_inputs: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    (*models, _, batch, width), size = inputs.shape, states.shape[-1]
+    d_inputs = torch.empty_like(inputs) if of_inputs else inputs.new_empty(0)
+    d_hidden, d_cell = (inputs.new_empty(*models, batch, size) for _ in range(2))
+    return d_inputs, d_hidden, d_cell, inputs.new_empty(*models, sum(heights) * (width + size + 2))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    values, lengths, hidden, cell, weights, noise, temperature, _, _ = inputs
+    values, lengths, _, _, weights, noise, temperature, _, _ = inputs
     ctx.set_materialize_grads(False)  # What has no gradient would get zeros as large as it is.
-    outputs, _, _, log_p, read, tape, cells, rows, hidden_rows = output
-    ctx.mark_non_differentiable(read, tape, cells, rows, hidden_rows)
-    ctx.save_for_backward(values, lengths, hidden, cell, temperature, outputs, log_p, tape, cells, rows, hidden_rows)
-    ctx.small_size, ctx.skims, ctx.relaxed = _small_size(weights), len(weights) > 4, noise is not None
+    _, _, _, log_p, read, tape, states, cells, packed = output
+    ctx.mark_non_differentiable(read, tape, states, cells, packed)
+    ctx.save_for_backward(values, lengths, temperature, log_p, tape, states, cells, packed)
+    ctx.heights, ctx.relaxed = list(_heights(weights)), noise is not None
+    ctx.shapes = [weight.shape for weight in weights]
 
 
 def _differentiate(
-    ctx: Any, *gradients: Tensor | None, backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = _backward
+    ctx: Any, *gradients: Tensor | None, backward: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = _backward
 ) -> tuple[Any, ...]:
-    inputs, lengths, hidden, cell, temperature, outputs, log_p, tape, cells, rows, hidden_rows = ctx.saved_tensors
-    given = [
-        torch.zeros_like(value) if gradient is None else gradient
-        for gradient, value in zip(gradients, (outputs, hidden, cell, log_p), strict=False)
-    ]
-    d_projected, d_hidden, d_cell = backward(
-        lengths,
-        hidden,
-        cell,
-        hidden_rows,
-        temperature,
-        ctx.small_size,
-        ctx.skims,
-        ctx.relaxed,
-        outputs,
-        log_p,
-        tape,
-        cells,
-        *given,
-    )
-    by_token, width = d_projected.flatten(-3, -2), inputs.shape[-1]  # (N, T B, R)
-    d_inputs = _matmul(by_token, rows[..., :width]).view_as(inputs) if ctx.needs_input_grad[0] else None
-    before = torch.cat([hidden.unsqueeze(-3), outputs[..., :-1, :, :]], dim=-3)  # h_{t-1}: (N, T, B, D)
-    ones = inputs.new_ones(1).expand(*inputs.shape[:-1], 1)
-    factors = torch.cat([inputs, before, ones], dim=-1).flatten(-3, -2)  # (N, T B, E + D + 1)
-    d_weights = _unpack(_matmul(by_token.mT, factors), width, hidden.shape[-1], ctx.small_size, ctx.skims)
-    return d_inputs, None, d_hidden, d_cell, d_weights, None, None, None, None
+    inputs, lengths, temperature, *kept = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[0]
+    results = backward(inputs, lengths, ctx.heights, temperature, ctx.relaxed, *kept, *gradients[:4], wanted)
+    d_inputs, d_hidden, d_cell, d_weights = results
+    models = d_weights.dim() - 1
+    parts = d_weights.split([math.prod(shape[models:]) for shape in ctx.shapes], dim=-1)
+    of_weights = [part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)]
+    return d_inputs if wanted else None, None, d_hidden, d_cell, of_weights, None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

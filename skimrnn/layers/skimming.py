@@ -28,7 +28,7 @@ class Decisions(NamedTuple):
 
     def skim_loss(self) -> Tensor:
         """Mean over sequences (and layers) of (1/T) sum_t -log p_t(skim) over T real tokens: the loss's skim term."""
-        return (-self.log_probabilities[..., 1].sum(dim=1) / self.lengths).mean()
+        return (self.log_probabilities[..., 1].sum(dim=1) / -self.lengths).mean()
 
 
 class SkimmingLayer(nn.Module):
@@ -344,7 +344,7 @@ class SkimmingLayer(nn.Module):
 
 def gumbel_noise(inputs: Tensor) -> Tensor:
     """Standard Gumbel noise (..., 2) for the decisions about inputs (..., E)."""
-    return -torch.empty(*inputs.shape[:-1], 2, dtype=inputs.dtype, device=inputs.device).exponential_().log()
+    return inputs.new_empty(*inputs.shape[:-1], 2).exponential_().log_().neg_()
 
 
 def _stack(values: Sequence[Tensor]) -> Tensor:
