@@ -121,7 +121,7 @@ def run_fleet(
     for number, pack in enumerate(packs):
         if time.monotonic() < deadline:
             report(f"pack {number + 1} of {len(packs)}: {', '.join(job.title for job in pack)}")
-            failures += _train_pack(pack, places, device, deadline)
+            failures += _train_pack(pack, places, device, deadline, report)
     failures += _work_off(first_steps, alone, places, device, jobs, deadline)
     if failures:
         others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
@@ -180,13 +180,32 @@ def _write_results(run: RunConfig, prepared: Prepared, places: Places, device: t
     write(run, prepared, folder, record, device=device)
 
 
-def _train_pack(pack: Sequence[Job], places: Places, device: torch.device, deadline: float) -> list[UserError]:
-    """Train a pack and write the results of the runs that end; the errors of those that fail."""
+def _train_pack(
+    pack: Sequence[Job], places: Places, device: torch.device, deadline: float, report: Callable[[str], None]
+) -> list[UserError]:
+    """Train a pack and write the results of the runs that end; the errors of those that fail.
+
+    One that the GPU has no memory for goes on from its checkpoints as two.
+    """
     torch.set_num_threads(1)
     prepared = places.data(pack[0].run)
     members = [Member(job.run, places.folder(job.run), ProgressReporter(job.title, bar=False)) for job in pack]
+    try:
+        ends = train_together(members, prepared, device, deadline)
+    except torch.OutOfMemoryError:
+        if len(pack) == 1:
+            raise
+        ends = None
+    if ends is None:  # Out of the block above, where the error would still hold what did not fit.
+        half = len(pack) // 2
+        report(f"the GPU has no memory for {len(pack)} runs together: on with {half} and {len(pack) - half}")
+        return [
+            failure
+            for part in (pack[:half], pack[half:])
+            for failure in _train_pack(part, places, device, deadline, report)
+        ]
     failures = []
-    for member, ended in zip(members, train_together(members, prepared, device, deadline), strict=True):
+    for member, ended in zip(members, ends, strict=True):
         if isinstance(ended, UserError):
             failures.append(ended)
         elif ended:

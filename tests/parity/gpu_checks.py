@@ -1,11 +1,12 @@
 """What `test_gpu` runs in a process of its own: the Triton kernels against the float64 reference, and themselves."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from skimrnn import SkimLSTM, kernels
 from skimrnn.kernels import CellWeights, DecisionWeights, SkimSequence, gpu, reference
@@ -18,6 +19,21 @@ DEVICE = "cpu" if gpu.INTERPRETED else "cuda"
 SIZES = [(3, 9, 4, 3, 5), (5, 20, 0, 3, 3), (1, 2, 2, 2, 2)]
 if not gpu.INTERPRETED:  # Sizes that are trained.
     SIZES += [(100, 100, 10, 50, 32), (20, 100, 20, 12, 700), (30, 200, 20, 12, 9)]
+
+
+@pytest.fixture(autouse=True)
+def unwritten_is_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel leaves as it came shows."""
+
+    def filled(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def make_filled(*arguments: Any, **options: Any) -> Tensor:
+            tensor = make(*arguments, **options)
+            return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor.fill_(1)
+
+        return make_filled
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", filled(torch.Tensor.new_empty))
+    monkeypatch.setattr(torch, "empty_like", filled(torch.empty_like))
 
 
 def on_device(case: Case, requires_grad: bool = False) -> Case:
@@ -60,6 +76,30 @@ def test_training(
 
 
 @pytest.mark.parametrize("relaxed", [True, False])
+@pytest.mark.parametrize("result", range(4))
+def test_gradients_through_one_result_alone(result: int, relaxed: bool, seed: int) -> None:
+    """Of outputs, last h, last c and log-probabilities the others have none then."""
+    case = make_case("lstm", SIZES[0])
+    double, single = case.to(torch.float64, True), on_device(case, True)
+    expected = double.run(reference, **({"noise": double.noise} if relaxed else {}))
+    actual = single.run(gpu, **({"noise": single.noise} if relaxed else {}))
+    upstream = torch.randn_like(values(expected)[result])
+    wanted = torch.autograd.grad(values(expected)[result], double.leaves(), upstream, materialize_grads=True)
+    given = torch.autograd.grad(values(actual)[result], single.leaves(), upstream.float().to(DEVICE))
+    assert_gradients_agree(given, wanted)
+
+
+def test_outputs_may_be_changed_in_place(seed: int) -> None:
+    """Gradients do not look at them."""
+    case = on_device(make_case("lstm", SIZES[0]), True)
+
+    def gradients(change: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(change(case.run(gpu, noise=case.noise).outputs).sum(), case.leaves())
+
+    assert all(map(torch.equal, gradients(lambda outputs: outputs.mul_(2.0)), gradients(lambda outputs: outputs * 2.0)))
+
+
+@pytest.mark.parametrize("relaxed", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_the_same_call_gives_the_same_bits(sizes: tuple[int, int, int, int, int], relaxed: bool, seed: int) -> None:
     """Threads that did not wait for each other would now and then read what is not written yet."""
@@ -74,7 +114,7 @@ def test_the_same_call_gives_the_same_bits(sizes: tuple[int, int, int, int, int]
 def test_autocast_changes_nothing(seed: int) -> None:
     case = on_device(make_case("lstm", SIZES[0]), True)
 
-    def results() -> list[torch.Tensor]:
+    def results() -> list[Tensor]:
         run = values(case.run(gpu, noise=case.noise, temperature=0.6))
         return [*run, *torch.autograd.grad(sum(value.sum() for value in run), case.leaves())]
 
@@ -90,7 +130,7 @@ def test_the_operator_is_the_function(result: str, seed: int, monkeypatch: pytes
     """What is recorded of a call, and gradients through some of its results alone."""
     case = on_device(make_case("lstm", SIZES[0]), True)
 
-    def results() -> list[torch.Tensor]:
+    def results() -> list[Tensor]:
         run = case.run(gpu, noise=case.noise, temperature=0.6)
         through = values(run) if result == "all" else [getattr(run, result)]
         gradients = torch.autograd.grad(sum(v.square().sum() for v in through), case.leaves(), materialize_grads=True)
@@ -193,10 +233,10 @@ def test_skimming_leaves_the_rest_alone(training: bool, seed: int) -> None:
         assert not torch.equal(before[:, : sizes[2]], after[:, : sizes[2]])
 
 
-def run_together(cases: list[Case], temperature: torch.Tensor | float) -> SkimSequence:
+def run_together(cases: list[Case], temperature: Tensor | float) -> SkimSequence:
     """Several models in one launch."""
 
-    def stack(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    def stack(parts: Iterable[Tensor]) -> Tensor:
         return torch.stack([*parts])
 
     weights = [stack(parts) for parts in zip(*(case.weights for case in cases), strict=True)]
@@ -280,7 +320,7 @@ def test_more_than_32_bits_can_count_is_refused() -> None:
 def test_opcheck(relaxed: bool, seed: int) -> None:
     models, steps, batch, width, hidden, small = 2, 2, 2, 4, 3, 1
 
-    def random(*shape: int) -> torch.Tensor:
+    def random(*shape: int) -> Tensor:
         return torch.randn(models, *shape, device=DEVICE, requires_grad=True)
 
     rows = (4 * hidden, 4 * small, 2)

@@ -24,7 +24,7 @@ from skimrnn.files import read_model, write_json
 from skimrnn.fleet import fleet
 from skimrnn.fleet.fleet import Job, Places, missing_runs, run_fleet
 from skimrnn.training.record import write_record
-from skimrnn.training.together import shape_of
+from skimrnn.training.together import Member, shape_of
 from skimrnn.training.train import train
 from tests.conftest import ROOT, Silent, small_config
 from tests.triton_process import run_under_triton
@@ -109,6 +109,28 @@ def test_one_failure_does_not_keep_the_others_from_running(config: Config, place
     with pytest.raises(UserError, match=r"checkpoint\.safetensors: truncated or not a safetensors file"):
         run_fleet(config, runs, places, CPU)
     assert [places.record(run).exists() for run in runs] == [False, True]
+
+
+def test_a_pack_that_does_not_fit_goes_on_as_two(
+    places: Places, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [config.run("sst", "lstm", seed) for seed in range(5)]
+    trained, written, said = [], [], []
+
+    def train_two(members: list[Member], *_: object) -> list[bool]:
+        if len(members) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        trained.append([member.run.seed for member in members])
+        return [True] * len(members)
+
+    monkeypatch.setattr(fleet, "train_together", train_two)
+    monkeypatch.setattr(fleet, "_write_results", lambda run, *_: written.append(run.seed))
+    assert fleet._train_pack([Job(run) for run in runs], places, CPU, math.inf, said.append) == []
+    assert (trained, written) == ([[0, 1], [2], [3, 4]], [0, 1, 2, 3, 4])
+    assert said[0] == "the GPU has no memory for 5 runs together: on with 2 and 3"
+    with pytest.raises(torch.OutOfMemoryError):
+        monkeypatch.setattr(fleet, "train_together", lambda *_: train_two([None] * 3))
+        fleet._train_pack([Job(runs[0])], places, CPU, math.inf, said.append)
 
 
 def test_a_run_waits_for_its_own_first_steps_alone(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
