@@ -23,13 +23,14 @@ def compiled(kernel: triton.JITFunction, units: int, capability: int, **constant
     if kernel is gpu._backward_kernel:
         constants |= {"USED": 442 if constants["SKIMS"] else 400, "LINE": 32}
     sizes = gpu._sizes(HIDDEN, SMALL, ROW, units)
-    options = {name: sizes.pop(name) for name in ("num_warps", "num_stages")}
+    options = {name: sizes.pop(name) for name in ("num_warps", "num_stages", "maxnreg")}
     types = dict.fromkeys((*gpu._COUNTS, "given"), "i32") | {
         "limit": "fp32",
+        "taken": "*i32",
         "lengths": "*i64",
         "read": "*i1",
     }
-    constants = sizes | constants
+    constants = sizes | {"TOGETHER": False, "INTERPRETED": False} | constants
     signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in kernel.arg_names}
     aligned = [p.num for p in kernel.params if signature[p.name][0] == "*" and not p.do_not_specialize_on_alignment]
     source = ASTSource(kernel, signature, constants, {(place,): [["tt.divisibility", 16]] for place in aligned})
@@ -53,6 +54,22 @@ def test_threads_wait_for_each_other(
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     kernel, units = (gpu._backward_kernel, HIDDEN) if backwards else (gpu._forward_kernel, ROW // 4)
     assert compiled(kernel, units, 90, **variant)["ptx"].count("bar.sync") == barriers
+
+
+@pytest.mark.parametrize(("kernel", "units"), [(gpu._forward_kernel, ROW // 4), (gpu._backward_kernel, HIDDEN)])
+def test_programs_of_several_models_ask_for_their_sm(
+    kernel: triton.JITFunction, units: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the interpreter, without SMs, does not: one of its threads, for all of them."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    keeps = {"KEEPS": True} if kernel is gpu._forward_kernel else {}
+    alone, together = (
+        str(compiled(kernel, units, 90, SKIMS=True, RELAXED=True, TOGETHER=many, **keeps)["ptx"])
+        for many in (False, True)
+    )
+    assert "%smid" not in alone and "atom" not in alone
+    before, after = together.split("%smid")
+    assert "atom" not in before and after.index("redux.sync.max") < after.index("bar.sync") < after.index("atom.global")
 
 
 @pytest.mark.parametrize("capability", [80, 90])
