@@ -36,11 +36,18 @@ def explain_os_errors(action: str, path: object) -> Iterator[None]:
         raise UserError(f"cannot {action} {path}: {advice}") from error
 
 
+def is_out_of_gpu_memory(error: BaseException) -> bool:
+    """Whether torch, Triton or cuBLAS found no memory on the GPU."""
+    text = str(error)
+    causes = ("CUDA out of memory", "Triton Error [CUDA]: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(cause in text for cause in causes)
+
+
 def machine_failure(error: BaseException) -> str | None:
     """One line about an error that means that the machine fails: no memory, a lost GPU, a file; None for any other."""
     text = str(error)
     reason = text.strip().split("\n")[0]
-    if "CUDA out of memory" in text or "Triton Error [CUDA]: out of memory" in text:
+    if is_out_of_gpu_memory(error):
         return f"out of memory on the GPU ({reason}): free some of it or lower batch_size; {_GO_ON}"
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return f"out of memory: free some, raise the limit or lower batch_size; {_GO_ON}"

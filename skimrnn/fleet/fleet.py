@@ -14,7 +14,7 @@ from skimrnn.allocator import take_memory_in_large_blocks
 from skimrnn.analysis.analyse import analyse
 from skimrnn.config import Config, RunConfig
 from skimrnn.data.prepare import Prepared, open_prepared
-from skimrnn.errors import UserError
+from skimrnn.errors import UserError, is_out_of_gpu_memory
 from skimrnn.files import read_tensors, write_json
 from skimrnn.kernels import runs_models_together
 from skimrnn.training.progress import ProgressReporter
@@ -192,8 +192,8 @@ def _train_pack(
     members = [Member(job.run, places.folder(job.run), ProgressReporter(job.title, bar=False)) for job in pack]
     try:
         ends = train_together(members, prepared, device, deadline)
-    except torch.OutOfMemoryError:
-        if len(pack) == 1:
+    except RuntimeError as error:
+        if len(pack) == 1 or not is_out_of_gpu_memory(error):
             raise
         ends = None
     if ends is None:  # Out of the block above, where the error would still hold what did not fit.

@@ -185,20 +185,22 @@ def _place(taken, models, batch, sms, PADDED: tl.constexpr, TOGETHER: tl.constex
     CUDA deals programs to SMs as it likes. A program takes a sequence of the model that its SM (of `sms`) is for, while
     there is one (`taken` counts them), and else of the next model: the weights of few models are then in an SM's L1.
     """
-    if not TOGETHER:
-        return tl.program_id(0).to(tl.int64) * 0, tl.program_id(0)
-    if INTERPRETED:
-        sm = tl.program_id(0) % sms
-    else:  # The largest of what its threads see, should it move to another SM meanwhile: all of them need the same.
-        threads = tl.arange(0, PADDED)
-        seen = tl.inline_asm_elementwise("mov.u32 $0, %smid;", "=r,r", [threads], dtype=tl.int32, is_pure=False, pack=1)
-        sm = tl.max(seen)
-    model = sm * models // sms % models
-    sequence = tl.atomic_add(taken + model, 1)
-    while sequence >= batch:
-        model = (model + 1) % models
+    if TOGETHER:
+        if INTERPRETED:
+            sm = tl.program_id(0) % sms
+        else:  # The largest of what its threads see, should it move to another meanwhile: all of them need the same.
+            units = tl.arange(0, PADDED)
+            seen = tl.inline_asm_elementwise("mov.u32 $0, %smid;", "=r,r", [units], tl.int32, is_pure=False, pack=1)
+            sm = tl.max(seen)
+        model = sm * models // sms % models
         sequence = tl.atomic_add(taken + model, 1)
-    return model.to(tl.int64), sequence
+        while sequence >= batch:
+            model = (model + 1) % models
+            sequence = tl.atomic_add(taken + model, 1)
+    else:
+        model = 0
+        sequence = tl.program_id(0)
+    return tl.cast(model, tl.int64), sequence
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -596,7 +598,7 @@ def _layout(heights: tuple[int, ...], width: int, size: int, device: torch.devic
     rows = functional.pad(rows, (0, 0, 0, _whole_lines(used) - used))
     of_inputs, of_state, biases = rows.split([width, size, 2], dim=1)
     order = torch.cat([part.flatten() for part in (of_inputs, of_state.t(), of_state, biases.t())])
-    return _Layout(order.to(device), back.to(device), torch.ones(1, device=device))
+    return _Layout(order.to(device), back.to(device), torch.ones(1, dtype=torch.float32, device=device))
 
 
 class _Packed(NamedTuple):
@@ -849,7 +851,7 @@ def _(
     of_inputs: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     (*models, _, batch, width), size = inputs.shape, states.shape[-1]
-    d_inputs = torch.empty_like(inputs) if of_inputs else inputs.new_empty(0)
+    d_inputs = inputs.new_empty(inputs.shape) if of_inputs else inputs.new_empty(0)
     d_hidden, d_cell = (inputs.new_empty(*models, batch, size) for _ in range(2))
     return d_inputs, d_hidden, d_cell, inputs.new_empty(*models, sum(heights) * (width + size + 2))
 

@@ -318,17 +318,25 @@ def test_more_than_32_bits_can_count_is_refused() -> None:
 
 @pytest.mark.parametrize("relaxed", [True, False])
 def test_opcheck(relaxed: bool, seed: int) -> None:
-    models, steps, batch, width, hidden, small = 2, 2, 2, 4, 3, 1
+    """Both operators, of inputs that lie batch first."""
+    models, steps, batch, width, hidden, small = 2, 2, 3, 4, 3, 1
 
     def random(*shape: int) -> Tensor:
         return torch.randn(models, *shape, device=DEVICE, requires_grad=True)
 
     rows = (4 * hidden, 4 * small, 2)
     weights = [random(n, *rest) for n in rows for rest in ((width,), (hidden,), (), ())]
-    lengths = torch.tensor([[1, 2], [2, 2]], device=DEVICE)
+    lengths = torch.tensor([[1, 2, 2], [2, 2, 1]], device=DEVICE)
     noise = torch.randn(models, steps, batch, 2, device=DEVICE) if relaxed else None
     temperature = torch.ones(models, device=DEVICE)
-    inputs, h, c = random(steps, batch, width), random(batch, hidden), random(batch, hidden)
+    inputs, h, c = random(batch, steps, width).transpose(1, 2), random(batch, hidden), random(batch, hidden)
     arguments = (inputs, lengths, h, c, weights, noise, temperature, 0.5, True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.skimrnn.gpu_forward.default, arguments, test_utils=checks)
+    outputs, *_, log_p, _, tape, states, cells, packed = torch.ops.skimrnn.gpu_forward(*arguments)
+    for d_outputs, of_inputs in ((torch.randn_like(outputs), True), (None, False)):
+        kept = [value.detach() for value in (log_p, tape, states, cells, packed)]
+        gradients = (d_outputs, torch.randn_like(h).detach(), None, torch.randn_like(log_p).detach())
+        arguments = (inputs.detach(), lengths, [*rows], temperature, relaxed, *kept, *gradients, of_inputs)
+        checks = ("test_schema", "test_faketensor")
+        torch.library.opcheck(torch.ops.skimrnn.gpu_backward.default, arguments, test_utils=checks)

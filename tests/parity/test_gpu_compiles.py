@@ -3,8 +3,11 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 
@@ -12,64 +15,93 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from skimrnn.kernels import gpu
+from skimrnn.kernels import CellWeights, DecisionWeights, gpu
 
-HIDDEN, SMALL = 100, 10
-ROW = 448  # 440 gates, two logits, and up to a whole line of the cache
+TYPES = {torch.float32: "*fp32", torch.int64: "*i64", torch.int32: "*i32", torch.bool: "*i1", int: "i32", float: "fp32"}
+OPTIONS = ("num_warps", "num_stages", "maxnreg")
+Arguments = dict[str, Any]
 
 
-def compiled(kernel: triton.JITFunction, units: int, capability: int, **constants: int) -> dict[str, str | bytes]:
-    """The code of a kernel for d = 100 and d' = 10 on GPUs of a compute capability."""
-    if kernel is gpu._backward_kernel:
-        constants |= {"USED": 442 if constants["SKIMS"] else 400, "LINE": 32}
-    sizes = gpu._sizes(HIDDEN, SMALL, ROW, units)
-    options = {name: sizes.pop(name) for name in ("num_warps", "num_stages", "maxnreg")}
-    types = dict.fromkeys((*gpu._COUNTS, "given"), "i32") | {
-        "limit": "fp32",
-        "taken": "*i32",
-        "lengths": "*i64",
-        "read": "*i1",
-    }
-    constants = sizes | {"TOGETHER": False, "INTERPRETED": False} | constants
-    signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in kernel.arg_names}
-    aligned = [p.num for p in kernel.params if signature[p.name][0] == "*" and not p.do_not_specialize_on_alignment]
-    source = ASTSource(kernel, signature, constants, {(place,): [["tt.divisibility", 16]] for place in aligned})
-    return triton.compile(source, GPUTarget("cuda", capability, 32), options).asm
+class Launches:
+    """Stands where a kernel does, and keeps what it is called with."""
+
+    def __init__(self, kernel: triton.JITFunction) -> None:
+        self.kernel = kernel
+        self.arguments: list[Arguments] = []
+
+    def __getitem__(self, _: tuple[int, ...]) -> "Launches":
+        return self
+
+    def __call__(self, *arguments: Any, **named: Any) -> None:
+        self.arguments.append(dict(zip(self.kernel.arg_names, arguments, strict=False)) | named)
+
+
+def launches(
+    monkeypatch: pytest.MonkeyPatch, skims: bool, relaxed: bool, keeps: bool, together: bool = False
+) -> dict[str, Arguments]:
+    """What both kernels are called with at d = 100 and d' = 10: forwards, and backwards where it `keeps` for that."""
+    kept = {way: Launches(getattr(gpu, f"_{way}_kernel")) for way in ("forward", "backward")}
+
+    def tensor(*shape: int) -> Tensor:
+        return torch.zeros(*((2,) if together else ()), *shape, requires_grad=keeps)
+
+    weights = [tensor(rows, *rest) for rows in (400, 40, 2) for rest in ((20,), (100,), (), ())]
+    inputs, state = tensor(3, 4, 20), (tensor(4, 100), tensor(4, 100))
+    lengths = torch.full((*inputs.shape[:-3], 4), 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu, "_count_sms", lambda _: 132)
+        for way, launch in kept.items():
+            patch.setattr(gpu, f"_{way}_kernel", launch)
+        if skims:
+            cells = CellWeights(*weights[:4]), CellWeights(*weights[4:8]), DecisionWeights(*weights[8:])
+            noise = tensor(3, 4, 2).detach() if relaxed else None
+            outputs = gpu.skim_lstm(inputs, lengths, state, *cells, noise=noise).outputs
+        else:
+            outputs, _ = gpu.lstm(inputs, lengths, state, CellWeights(*weights[:4]))
+        if keeps:
+            outputs.sum().backward()
+    return {way: launch.arguments[0] for way, launch in kept.items() if launch.arguments}
+
+
+def compiled(way: str, arguments: Arguments, capability: int = 90) -> dict[str, str | bytes]:
+    """The code of a kernel for such a call on GPUs of a compute capability."""
+    kernel: triton.JITFunction = getattr(gpu, f"_{way}_kernel")
+    options = {name: arguments[name] for name in OPTIONS}
+    assert {*arguments} - {*OPTIONS} == {*kernel.arg_names}
+    constants, signature, aligned = {}, {}, {}
+    for parameter in kernel.params:
+        value = arguments[parameter.name]
+        if parameter.is_constexpr:
+            constants[parameter.name], signature[parameter.name] = value, "constexpr"
+            continue
+        signature[parameter.name] = TYPES[value.dtype if isinstance(value, Tensor) else type(value)]
+        if isinstance(value, Tensor) and value.data_ptr() % 16 == 0 and not parameter.do_not_specialize_on_alignment:
+            aligned[(parameter.num,)] = [["tt.divisibility", 16]]
+    return triton.compile(
+        ASTSource(kernel, signature, constants, aligned), GPUTarget("cuda", capability, 32), options
+    ).asm
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
-    ("backwards", "variant", "barriers"),
+    ("skims", "relaxed", "keeps", "barriers"),
     [
-        (False, {"SKIMS": True, "RELAXED": False, "KEEPS": False}, 2),
-        (False, {"SKIMS": True, "RELAXED": False, "KEEPS": True}, 2),
-        (False, {"SKIMS": False, "RELAXED": False, "KEEPS": True}, 1),
-        (True, {"SKIMS": True, "RELAXED": False}, 1),
-        (True, {"SKIMS": False, "RELAXED": False}, 1),
+        (True, False, False, {"forward": 2}),
+        (True, False, True, {"forward": 2, "backward": 1}),
+        (False, False, False, {"forward": 1}),
+        (False, False, True, {"forward": 1, "backward": 1}),
     ],
 )
 def test_threads_wait_for_each_other(
-    backwards: bool, variant: dict[str, bool], barriers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    skims: bool, relaxed: bool, keeps: bool, barriers: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever one reads what another has written, which the interpreter, a thread at a time, cannot show."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    kernel, units = (gpu._backward_kernel, HIDDEN) if backwards else (gpu._forward_kernel, ROW // 4)
-    assert compiled(kernel, units, 90, **variant)["ptx"].count("bar.sync") == barriers
-
-
-@pytest.mark.parametrize(("kernel", "units"), [(gpu._forward_kernel, ROW // 4), (gpu._backward_kernel, HIDDEN)])
-def test_programs_of_several_models_ask_for_their_sm(
-    kernel: triton.JITFunction, units: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which the interpreter, without SMs, does not: one of its threads, for all of them."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    keeps = {"KEEPS": True} if kernel is gpu._forward_kernel else {}
-    alone, together = (
-        str(compiled(kernel, units, 90, SKIMS=True, RELAXED=True, TOGETHER=many, **keeps)["ptx"])
-        for many in (False, True)
-    )
-    assert "%smid" not in alone and "atom" not in alone
-    before, after = together.split("%smid")
-    assert "atom" not in before and after.index("redux.sync.max") < after.index("bar.sync") < after.index("atom.global")
+    calls = launches(monkeypatch, skims, relaxed, keeps)
+    assert {way: compiled(way, call)["ptx"].count("bar.sync") for way, call in calls.items()} == barriers
 
 
 @pytest.mark.parametrize("capability", [80, 90])
@@ -78,10 +110,8 @@ def test_a_thread_sums_up_a_unit_alone(capability: int, tmp_path: Path, monkeypa
 
     One or two of what is not needed until the loop has ended may wait on the stack.
     """
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    variant = {"SKIMS": True, "RELAXED": True}
-    forward = compiled(gpu._forward_kernel, ROW // 4, capability, KEEPS=True, **variant)
-    backward = compiled(gpu._backward_kernel, HIDDEN, capability, **variant)
+    calls = launches(monkeypatch, skims=True, relaxed=True, keeps=True)
+    forward, backward = (compiled(way, calls[way], capability) for way in ("forward", "backward"))
     assert (forward["ptx"].count("shfl.sync"), forward["ptx"].count("bar.sync")) == (0, 2)
     assert 0 < backward["ptx"].count("shfl.sync") < 10
     assert backward["ptx"].count("bar.sync") == 3
@@ -90,3 +120,14 @@ def test_a_thread_sums_up_a_unit_alone(capability: int, tmp_path: Path, monkeypa
         (binary := tmp_path / "kernel.cubin").write_bytes(kernel["cubin"])
         used = subprocess.run([tool, "-res-usage", binary], capture_output=True, text=True, check=True).stdout
         assert re.search(r"REG:\d+ STACK:[08] ", used), used
+
+
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_programs_of_several_models_ask_for_their_sm(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the interpreter, without SMs, does not: one of its threads, for all of them."""
+    alone, together = (
+        compiled(way, launches(monkeypatch, True, True, True, together=many)[way])["ptx"] for many in (False, True)
+    )
+    assert "%smid" not in alone and "atom" not in alone
+    before, after = together.split("%smid")
+    assert "atom" not in before and after.index("redux.sync.max") < after.index("bar.sync") < after.index("atom.global")
