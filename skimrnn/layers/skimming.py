@@ -344,7 +344,9 @@ class SkimmingLayer(nn.Module):
 
 def gumbel_noise(inputs: Tensor) -> Tensor:
     """Standard Gumbel noise (..., 2) for the decisions about inputs (..., E)."""
-    return inputs.new_empty(*inputs.shape[:-1], 2).exponential_().log_().neg_()
+    # Not `new_empty`, of which torch.compile takes two for one, and so what is drawn into them.
+    noise = torch.empty(*inputs.shape[:-1], 2, dtype=inputs.dtype, device=inputs.device)
+    return noise.exponential_().log_().neg_()
 
 
 def _stack(values: Sequence[Tensor]) -> Tensor:

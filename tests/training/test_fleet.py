@@ -250,7 +250,7 @@ def test_a_result_that_cannot_be_written_does_not_keep_the_others_from_it(
     monkeypatch.setattr(fleet, "_write_results", write)
     monkeypatch.setattr(fleet, "train_together", lambda members, *_: [True for _ in members])
     pack = [Job(config.run("sst", "skim", seed)) for seed in (0, 1)]
-    (failure,) = fleet._train_pack(pack, places, CPU, math.inf)
+    (failure,) = fleet._train_pack(pack, places, CPU, math.inf, print)
     assert str(failure) == "the disk is full" and written == [1]
 
 

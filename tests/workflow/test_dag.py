@@ -38,7 +38,7 @@ def test_the_paper_scale_is_the_default_and_plans_the_whole_grid_quickly(tmp_pat
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Of the processor, not of the clock, which other work on the machine moves on, too.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20
-    classifiers, readers = (16 + 9) * 5 + 4 * 5 * 3, 13 * 3
+    classifiers, readers = 2 * 16 * 5 + 4 * 5 * 3, 13 * 3
     assert jobs["train_model"] == jobs["analyse_model"] == classifiers + readers
     assert (jobs["evaluate_model"], jobs["evaluate_reader"]) == (classifiers, readers)
     assert jobs["train_first_steps"] == 2 * 3  # One a seed of LSTM+Att and of BiDAF, however many runs start from it.
