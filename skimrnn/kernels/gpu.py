@@ -623,13 +623,15 @@ def _views(packed: Tensor, width: int, size: int) -> _Packed:
     return _Packed(*(part.view(*models, *shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
-def _sizes(size: int, small_size: int, row: int, units: int) -> dict[str, int]:
-    """The sizes that a kernel is compiled for, its warps (a thread for each of its units), and a thread's registers."""
+def _sizes(size: int, heights: Sequence[int], row: int, units: int) -> dict[str, int]:
+    """What a kernel is compiled for: sizes, and whether it skims; its warps (a thread a unit), a thread's registers."""
+    skims = len(heights) > 1
     padded = triton.next_power_of_2(units)
     warps = min(max(padded // 32, 1), 32)
     return {
         "HIDDEN": size,
-        "SMALL": small_size,
+        "SMALL": heights[1] // 4 if skims else 0,
+        "SKIMS": skims,
         "ROW": row,
         "PADDED": padded,
         "AT_ONCE": max(min(16, 4096 // padded), 1),  # Lines of a matrix, for which a thread has the registers.
@@ -679,8 +681,8 @@ def _launch_forward(
 
     `weights` are the four of a plain cell, or those of the big cell, the small one and the decision.
     """
-    (*models, steps, batch, width), size = inputs.shape, hidden.shape[-1]
-    layout = _layout(_heights(weights), width, size, inputs.device)
+    (*models, steps, batch, width), size, heights = inputs.shape, hidden.shape[-1], _heights(weights)
+    layout = _layout(heights, width, size, inputs.device)
     packed = _at(torch.cat([weight.flatten(len(models)) for weight in weights], dim=-1), layout.order)
     views = _views(packed, width, size)
     tokens, by_input, bias = inputs.flatten(-3, -2), views.of_inputs.mT, views.biases.sum(dim=-2)
@@ -712,20 +714,15 @@ def _launch_forward(
             steps=steps,
             lines=packed.shape[-1] // row,
             limit=limit,
-            SKIMS=len(weights) > 4,
             RELAXED=noise is not None,
             KEEPS=keeps,
             **dealt,
-            **_sizes(size, _small_size(weights), row, row // 4),
+            **_sizes(size, heights, row, row // 4),
         )
     return results  # type: ignore[return-value]
 
 
 _forward = torch.library.custom_op("skimrnn::gpu_forward", _launch_forward, mutates_args=())
-
-
-def _small_size(weights: Sequence[Tensor]) -> int:
-    return weights[4].shape[-2] // 4 if len(weights) > 4 else 0
 
 
 def _heights(weights: Sequence[Tensor]) -> tuple[int, ...]:
@@ -816,10 +813,9 @@ def _launch_backward(
                 given=sum(1 << place for place, gradient in enumerate(gradients) if gradient is not None),
                 USED=used,
                 LINE=_LINE,
-                SKIMS=len(heights) > 1,
                 RELAXED=relaxed,
                 **dealt,
-                **_sizes(size, heights[1] // 4 if len(heights) > 1 else 0, tape.shape[-1], size),
+                **_sizes(size, heights, tape.shape[-1], size),
             )
     by_token = d_projected.flatten(-3, -2)[..., :used]  # (N, T B, used rows)
     factors = torch.cat([inputs, states, layout.one.expand(*inputs.shape[:-1], 2)], dim=-1).flatten(-3, -2)
