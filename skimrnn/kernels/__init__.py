@@ -1,9 +1,9 @@
 """One sequence of each recurrent cell: the reference, the fast paths that are held to it, and the choice among them.
 
-On a GPU in float32 it is `triton`, on the CPU in float32 `cpu` (the compiled extension), and `reference` elsewhere. The
-environment variable `SKIMRNN_KERNEL` forces one of them; what that one does not cover still runs on the reference.
-`SKIMRNN_ISA` forces one of the extension's instruction sets, and `TRITON_INTERPRET=1` lets `SKIMRNN_KERNEL=triton` run
-on the CPU, slowly.
+On an NVIDIA GPU in float32 it is `triton`, on the CPU in float32 `cpu` (the compiled extension), and `reference`
+elsewhere. The environment variable `SKIMRNN_KERNEL` forces one of them; what that one does not cover still runs on the
+reference. `SKIMRNN_ISA` forces one of the extension's instruction sets, and `TRITON_INTERPRET=1` lets
+`SKIMRNN_KERNEL=triton` run on the CPU, slowly.
 """
 
 import os
@@ -45,7 +45,8 @@ _FORCED = os.environ.get("SKIMRNN_KERNEL", "")
 
 def _load_gpu() -> ModuleType | None:
     """The Triton kernels where they are of use: importing Triton takes a while."""
-    wanted, has_gpu = _FORCED == "triton", torch.cuda.is_available()
+    # AMD's, which torch calls cuda, too, know neither the kernels' inline assembly nor their limit of registers.
+    wanted, has_gpu = _FORCED == "triton", torch.cuda.is_available() and torch.version.hip is None
     if not wanted and (_FORCED or not has_gpu):
         return None
     try:
@@ -63,7 +64,7 @@ def _load_gpu() -> ModuleType | None:
         warnings.warn(f"layers run on the slow path on the GPU: {advice}", RuntimeWarning, 3)
         return None
     if not has_gpu and not gpu.INTERPRETED:
-        raise UserError("SKIMRNN_KERNEL=triton: there is no GPU here (with TRITON_INTERPRET=1 the CPU will do, slowly)")
+        raise UserError("SKIMRNN_KERNEL=triton: no NVIDIA GPU here (with TRITON_INTERPRET=1 the CPU will do, slowly)")
     return gpu
 
 

@@ -36,6 +36,8 @@ def _plan_section(plan: Plan, workers: Sequence[int]) -> str:
         rows.append(_total(f"{dataset}, all", [row for row in plan.rows if row.dataset == dataset]))
     rows.append(_total("the whole grid", plan.rows))
     lines = [f"{plan.hardware}, {unit}-hours:", tabulate(rows, heads, "simple", disable_numparse=True)]
+    if plan.unknown and not plan.left:
+        return "\n".join([*lines, f"What is left is {count_of(plan.unknown, 'run')} about which nothing can be said."])
     beside = f" (and {count_of(plan.unknown, 'run')} about which nothing can be said)" if plan.unknown else ""
     kind = "GPU" if plan.gpu else "core"
     times = ", ".join(f"{_hours(plan.wall_seconds(n))} h on {count_of(n, kind)}" for n in workers)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,22 @@ def test_a_gpu_whose_triton_cannot_build_its_driver_has_the_reference(forced: st
             kernels._load_gpu()
     else:
         with pytest.warns(RuntimeWarning, match=f"slow path on the GPU: {said}"):
+            assert kernels._load_gpu() is None
+
+
+@pytest.mark.parametrize("forced", ["", "triton"])
+def test_a_gpu_of_amd_has_the_reference(forced: str, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(kernels, "_FORCED", forced)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    if forced:
+        pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
+        with pytest.raises(UserError, match="no NVIDIA GPU here"):
+            kernels._load_gpu()
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Nothing is missing that could be installed.
             assert kernels._load_gpu() is None
 
 

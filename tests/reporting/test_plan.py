@@ -180,6 +180,16 @@ def test_the_check_predicts_each_finished_run_without_itself(config: Config) -> 
     assert re.search(r"^sst +2 +1\.01 +0\.90 to 1\.11$", text, re.MULTILINE), text
 
 
+def test_a_plan_that_knows_nothing_of_what_is_left_names_no_hours() -> None:
+    def text_of(*left: tuple[float, ...] | None) -> str:
+        rows = [Planned("sst", f"model {n}", 3, 0, 0.0, times, 0.0, "") for n, times in enumerate(left)]
+        return plan_text([Plan("some processor", False, rows)], [], [2])
+
+    assert "What is left is 6 runs about which nothing can be said." in text_of(None, None)
+    assert "What is left takes 2.00 h on 2 cores (and 3 runs about which" in text_of(None, (3600.0, 3600.0, 3600.0))
+    assert "What is left takes 0.00 h on 2 cores." in text_of(())
+
+
 def test_the_command_prints_the_table(grid: Path, config: Config, tmp_path: Path) -> None:
     (tmp_path / "paper.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     process = skimrnn("plan", "--config", tmp_path / "paper.yaml", "--results", grid, "--workers", "4")
