@@ -20,6 +20,15 @@ LARGEST_SEED = 2**32 - 1
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_value_is_yes_or_no(cls, values: Any) -> Any:
+        """Pydantic would take true and false, in YAML yes and no, too, for the numbers 1 and 0."""
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
+                raise ValueError(f"{key} is true or false (in YAML yes or no): give a number or a name")
+        return values
+
 
 class DataConfig(_Closed):
     """Where the raw texts come from."""
@@ -380,10 +389,15 @@ def read_config(path: Path) -> Config:
 
 def read_yaml(path: Path) -> object:
     """The values of a YAML file; one in which a key stands twice is a `UserError`."""
-    import yaml  # Imported here: a machine that only trains can do without it.
-
-    loader = yaml.SafeLoader(read_text(path))
     try:
+        import yaml  # Imported here: a machine that only trains can do without it.
+    except ImportError as error:
+        advice = f"`python -m skimrnn config --config {path}` writes it as JSON where there is one"
+        raise UserError(f"{path}: YAML needs PyYAML, which is not installed: {advice}") from error
+
+    text = read_text(path)
+    try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         twice = next(_keys_given_twice(node), None)  # Before what `<<` brings is written into it.
         values = loader.construct_document(node) if node else None

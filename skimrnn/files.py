@@ -60,8 +60,11 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     with explain_os_errors("write", folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+        if folder.is_symlink():
+            folder = folder.resolve()  # Maybe on another disk, where files cannot be moved to.
+        beside = folder if os.path.ismount(folder) else folder.parent
+        beside.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=beside, prefix=f".{folder.name}.", suffix=".part"))
     try:
         yield temporary
         with explain_os_errors("write", folder):
@@ -102,11 +105,15 @@ def read_json(path: Path) -> Any:
     """Read one JSON value; a missing or malformed file is a `UserError`."""
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not valid JSON (line {error.lineno}): delete it and make it again") from error
-    except (ValueError, RecursionError) as error:  # A number of thousands of digits, or brackets within brackets.
+    except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, or brackets within brackets.
         raise UserError(f"{path}: not JSON that can be read ({error}): delete it and make it again") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def read_model(path: Path, model: type[Model]) -> Model:
@@ -165,6 +172,8 @@ def explain_parquet_errors(path: Path) -> Iterator[None]:
             raise UserError(f"cannot read {path}: no such file: run the step that makes it, or copy it there")
         try:
             yield
+        except MemoryError:  # Of Arrow, too.
+            raise
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise

@@ -140,6 +140,7 @@ def test_a_damaged_file(command: list[str], file: str, damage: Damage, message: 
         (f"seeds: {'[' * 5_000}", "not valid YAML"),
         ("scale: {{scale}}", "not valid YAML (line 1)"),
         ("[scale]: paper", "not valid YAML (line 1)"),
+        ("scale: \x1b[1mpaper", "not valid YAML"),
         ("scale: one\nscale: two", "the key 'scale' is given twice"),
         ("models:\n  lstm: {hidden_size: 1, hidden_size: 2}", "the key 'hidden_size' is given twice"),
     ],
@@ -155,6 +156,8 @@ def test_a_config_that_cannot_be_read(text: str, message: str, stages: Path) -> 
         ("data", {"source": "embedded", "seed": 2**32}, "data.seed: Input should be less than or equal to 4294967295"),
         ("data", {"source": "hub", "mirror": "m"}, "data: mirror names a folder, but source is hub"),
         ("vectors", {"path": "v.txt"}, "vectors: path names a file, but source is glove"),
+        ("seeds", [False], "the whole: seeds is true or false (in YAML yes or no)"),
+        ("training", {"patience": True}, "training: patience is true or false"),
         ("seeds", [2**32], "seeds: seeds must be distinct, not negative and at most 4294967295"),
     ],
 )

@@ -1,6 +1,9 @@
 """What a person sees when something is wrong: one line, exit code 2, no traceback, nothing half-written."""
 
+import os
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +12,19 @@ import yaml
 from typer.testing import CliRunner
 
 from skimrnn.cli import app
+from skimrnn.config import read_config
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
-from skimrnn.files import atomic_folder, atomic_path, write_bytes, write_parquet, write_text
+from skimrnn.files import (
+    atomic_folder,
+    atomic_path,
+    explain_parquet_errors,
+    read_json,
+    write_bytes,
+    write_parquet,
+    write_text,
+)
 from tests.command_line import error_of, skimrnn, train_command
 from tests.conftest import small_config
 
@@ -161,3 +173,44 @@ def test_every_verb_explains_itself() -> None:
         verb = command.callback.__name__.replace("_", "-")
         assert verb in overview
         assert runner.invoke(app, [verb, "--help"]).exit_code == 0
+
+
+def test_a_folder_on_another_disk_is_written_through_its_link(tmp_path: Path):
+    if not (shm := Path("/dev/shm")).is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm) as other:
+        (tmp_path / "data").symlink_to(other)
+        for text in ("old", "new"):
+            with atomic_folder(tmp_path / "data") as folder:
+                write_text(folder / "manifest.json", text)
+        assert (Path(other) / "manifest.json").read_text() == "new"
+        assert (tmp_path / "data").is_symlink() and [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_folder_that_is_a_disk_of_its_own_is_written_from_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "data")
+    with atomic_folder(tmp_path / "data") as folder:
+        assert folder.parent == tmp_path / "data"
+        write_text(folder / "manifest.json", "new")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("text", ["NaN", "[1, -Infinity]"])
+def test_what_json_does_not_know_is_refused(text: str, tmp_path: Path):
+    write_text(tmp_path / "x.json", text)
+    with pytest.raises(UserError, match=r"x\.json: not JSON that can be read \(-?[A-Z]\w+ is no number\)"):
+        read_json(tmp_path / "x.json")
+
+
+def test_memory_that_arrow_lacks_is_no_damaged_file(tmp_path: Path):
+    write_parquet(tmp_path / "x.parquet", pa.table({"x": [1]}))
+    with pytest.raises(MemoryError), explain_parquet_errors(tmp_path / "x.parquet"):
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+
+def test_yaml_where_nothing_reads_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_text(tmp_path / "x.yaml", "scale: paper")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(UserError, match=r"YAML needs PyYAML.*python -m skimrnn config --config .*x\.yaml"):
+        read_config(tmp_path / "x.yaml")

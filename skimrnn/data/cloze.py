@@ -33,6 +33,8 @@ def checked_cloze(table: pa.Table, dataset: Dataset, place: str) -> pa.Table:
     try:
         checked = pa.table({name: table[name].cast(kind) for name, kind in _SCHEMA.items()})
         checked.validate(full=True)
+    except MemoryError:  # Of Arrow, too.
+        raise
     except pa.ArrowException as error:
         raise UserError(
             f"{place}: sentences and options must be lists of texts, question and answer texts (UTF-8): "

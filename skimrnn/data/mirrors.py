@@ -64,6 +64,8 @@ def _inspect(mirror: Path, dataset: Dataset, split: str, thorough: bool) -> File
             rows = pq.read_metadata(path).num_rows
     except UserError as error:
         return File(dataset, split, path, "damaged", None, size, str(error))
+    except MemoryError:  # Of Arrow, too.
+        raise
     except (pa.ArrowException, OSError) as error:
         return File(dataset, split, path, "damaged", None, size, f"{path}: {error}")
     return File(dataset, split, path, "complete" if rows == dataset.rows[split] else "partial", rows, size)

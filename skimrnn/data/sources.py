@@ -163,6 +163,8 @@ def _checked(table: pa.Table, dataset: Dataset, split: str, place: str) -> pa.Ta
             {"text": table[text_column].cast(pa.string()), "label": table[label_column].cast(pa.int64())}
         )
         checked.validate(full=True)
+    except MemoryError:  # Of Arrow, too.
+        raise
     except pa.ArrowException as error:
         raise UserError(
             f"{place}: {text_column!r} must be text (UTF-8) and {label_column!r} a whole number: fetch the file again"

@@ -7,15 +7,15 @@ import hashlib
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from multiprocessing import Pool
 from pathlib import Path
 
 import pyarrow as pa
 
 from skimrnn.data.offsets import Token, tokenise_with_offsets
 from skimrnn.data.registry import Alignment, Dataset
+from skimrnn.data.schemas import require_columns
 from skimrnn.data.stages import read_manifest
-from skimrnn.data.tokens import announced_leaks
+from skimrnn.data.tokens import announced_leaks, map_texts
 from skimrnn.errors import UserError
 from skimrnn.files import read_parquet, write_json, write_parquet
 
@@ -27,14 +27,7 @@ def checked_questions(table: pa.Table, place: str) -> pa.Table:
 
     `table` has the hub's columns, in which `answers` holds `text` and `answer_start`.
     """
-    for column in (*_TEXT_COLUMNS, "answers"):
-        if column not in table.column_names:
-            raise UserError(
-                f"{place}: no column {column!r} among {', '.join(table.column_names)}: "
-                "the files do not follow the hub's schema; fetch them again"
-            )
-    if table.num_rows == 0:
-        raise UserError(f"{place}: no rows: fetch the file again")
+    require_columns(table, (*_TEXT_COLUMNS, "answers"), place)
     try:
         answers = table["answers"].combine_chunks()
         checked = pa.table(
@@ -45,6 +38,8 @@ def checked_questions(table: pa.Table, place: str) -> pa.Table:
             }
         )
         checked.validate(full=True)
+    except MemoryError:  # Of Arrow, too.
+        raise
     except (pa.ArrowException, KeyError, AttributeError) as error:
         raise UserError(
             f"{place}: id, context and question must be text (UTF-8), and answers must hold text and answer_start: "
@@ -99,11 +94,7 @@ def tokenise_questions(dataset: Dataset, raw: Path, folder: Path, processes: int
         rows = read_parquet(raw / f"{split}.parquet", "context", "question", "answers").to_pylist()
         texts = list(dict.fromkeys(row[kind] for kind in ("context", "question") for row in rows))
         number = {text: index for index, text in enumerate(texts)}
-        if processes > 1 and len(texts) > 10_000:
-            with Pool(processes) as pool:
-                tokens = pool.map(tokenise_with_offsets, texts, chunksize=500)
-        else:
-            tokens = [tokenise_with_offsets(text) for text in texts]
+        tokens = map_texts(tokenise_with_offsets, texts, processes)
         spans = [
             align(row["context"], tokens[number[row["context"]]], row["answers"][0], row["starts"][0]) for row in rows
         ]

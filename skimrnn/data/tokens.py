@@ -1,11 +1,13 @@
 """From raw texts to tokens, and the validation split where the release has none."""
 
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import Pool
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +20,13 @@ from skimrnn.data.stages import read_manifest
 from skimrnn.errors import UserError
 from skimrnn.files import explain_parquet_errors, read_parquet, write_json, write_parquet
 
+Tokenised = TypeVar("Tokenised")
+
 LONGEST = 10_000
 """Most tokens of a text. No text of the datasets has half as many; a longer one would take a batch's memory."""
+
+MANY = 10_000
+"""Up to so many texts one process is as quick as several."""
 
 EMPTY = "<empty>"
 """The token of a text without tokens."""
@@ -158,13 +165,21 @@ def token_batches(path: Path, rows: int = 2_000) -> Iterator[pa.RecordBatch]:
         yield from file.iter_batches(rows)
 
 
+def map_texts(function: Callable[[str], Tokenised], texts: Sequence[str], processes: int) -> list[Tokenised]:
+    """What a function makes of each text; of many texts, in so many processes."""
+    if processes == 1 or len(texts) <= MANY:
+        return [function(text) for text in texts]
+    # Not multiprocessing's own pool, which waits for ever for a worker that was killed, as where memory runs out.
+    with ProcessPoolExecutor(processes, initializer=_ignore_interrupt) as pool:
+        return list(pool.map(function, texts, chunksize=500))
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent says that it was interrupted, and ends its workers.
+
+
 def _tokenise(table: pa.Table, split_text: Callable[[str], str], processes: int) -> pa.Table:
-    texts = table["text"].to_pylist()
-    if processes > 1 and len(texts) > 10_000:
-        with Pool(processes) as pool:
-            tokens = pool.map(split_text, texts, chunksize=500)
-    else:
-        tokens = [split_text(text) for text in texts]
+    tokens = map_texts(split_text, table["text"].to_pylist(), processes)
     return pa.table({"tokens": [text or EMPTY for text in tokens], "label": table["label"]})
 
 

@@ -9,6 +9,7 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from tokenize import TokenError
 from typing import TextIO
@@ -185,11 +186,12 @@ def _open_text(path: Path) -> TextIO:
 def _parse_glove(lines: Iterable[str], dimension: int, place: str) -> tuple[list[str], Vectors]:
     words, rows = [], []
     for number, line in enumerate(lines, 1):
-        word, *values = line.rstrip("\n").rsplit(" ", dimension)
-        if len(values) != dimension:
+        word, *values = line.rstrip("\n").rsplit(" ", dimension)  # A word may hold spaces.
+        count = len(values) + (0 if number > 1 else _trailing_numbers(word))
+        if count != dimension:
             raise UserError(
-                f"{place}, line {number}: {len(values)} numbers where {dimension} are needed: "
-                "set vectors.dimension to the file's, or copy the file again"
+                f"{place}, line {number}: {count} numbers where {dimension} are needed: "
+                "set vectors.dimension (or file_dimension) to the file's, or copy the file again"
             )
         try:
             rows.append(np.array(values, np.float32))
@@ -201,9 +203,25 @@ def _parse_glove(lines: Iterable[str], dimension: int, place: str) -> tuple[list
     return words, _checked(words, np.stack(rows), place)
 
 
+def _trailing_numbers(word: str) -> int:
+    """How many numbers end what should be a word: the first of a file's vectors is longer than was said."""
+    parts = word.split(" ")[1:]
+    return len(list(takewhile(_is_number, reversed(parts))))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _parse_npz(path: Path, dimension: int) -> tuple[list[str], Vectors]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            if arrays["words"].dtype.kind != "U":
+                raise ValueError("words are not text")
             words = [str(word) for word in arrays["words"]]
             if "vectors" in arrays:
                 vectors = arrays["vectors"].astype(np.float32)

@@ -1,3 +1,6 @@
+import os
+import signal
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +8,17 @@ import pyarrow as pa
 import pytest
 
 from skimrnn.data.registry import DATASETS
-from skimrnn.data.tokens import LONGEST, carve, read_texts, read_tokens, split_spaces, split_treebank, tokenise_dataset
+from skimrnn.data.tokens import (
+    LONGEST,
+    MANY,
+    carve,
+    map_texts,
+    read_texts,
+    read_tokens,
+    split_spaces,
+    split_treebank,
+    tokenise_dataset,
+)
 from skimrnn.files import read_json, write_json, write_parquet
 
 
@@ -101,3 +114,18 @@ def test_an_endless_review_is_cut_to_its_last_words(tmp_path: Path) -> None:
     assert texts[1] == words[:LONGEST]
     assert texts[2] == words[1 : LONGEST + 1]
     assert read_json(tmp_path / "tokens" / "manifest.json")["cut"]["test"] == 2
+
+
+def test_many_texts_come_back_in_their_order() -> None:
+    texts = [str(number) for number in range(MANY + 1)]
+    assert map_texts(int, texts, 2) == list(range(MANY + 1))
+
+
+def _die_at_the_last(text: str) -> None:
+    if text == str(MANY):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_not_waited_for() -> None:
+    with pytest.raises(BrokenProcessPool):
+        map_texts(_die_at_the_last, [str(number) for number in range(MANY + 1)], 2)

@@ -52,6 +52,7 @@ def test_quantised_vectors(tmp_path: Path) -> None:
         ("the 0.5 -1 2\nof 1 2\n", "line 2: 2 numbers where 3 are needed"),
         ("the 0.5 -1 two\n", "line 1: not a number"),
         ("", "no word vectors in it"),
+        ("the 0.5 -1 2 3e-1\nof 1 2 3 4\n", "line 1: 4 numbers where 3 are needed: set vectors.dimension"),
     ],
 )
 def test_malformed_text(content: str, message: str, tmp_path: Path) -> None:
@@ -92,6 +93,17 @@ def test_damage_in_the_middle(kind: str, tmp_path: Path) -> None:
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
     assert refused > 50
+
+
+def test_a_word_may_hold_spaces(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("at 5 o'clock 0.5 -1 2\nin 7 1 2 3\n")
+    assert load_vector_file(tmp_path / "v.txt", 3)[0] == ["at 5 o'clock", "in 7"]
+
+
+def test_words_that_are_bytes_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "v.npz", words=np.array([b"the"]), vectors=np.zeros((1, 3), np.float32))
+    with pytest.raises(UserError, match="needs arrays words and vectors.*: words are not text"):
+        load_vector_file(tmp_path / "v.npz", 3)
 
 
 def test_a_missing_file_and_a_wrong_dimension(tmp_path: Path) -> None:
