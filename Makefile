@@ -43,5 +43,6 @@ report: .venv/installed
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+# What `make` makes. Downloads, weights and checkpoints of other scales stay: they may have taken days.
 clean:
-	rm -rf .venv .snakemake data runs logs benchmarks results/smoke reports/smoke
+	rm -rf .venv .snakemake logs benchmarks results/smoke reports/smoke runs/smoke data/*/smoke data/*/embedded

@@ -10,6 +10,10 @@ __all__ = ["Decisions", "SkimGRU", "SkimLSTM"]
 __version__ = "0.1.0"
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """The layers, imported when they are asked for: many commands do not need torch, which takes seconds to import."""
     if name in __all__:

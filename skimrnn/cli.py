@@ -11,7 +11,7 @@ import typer
 from skimrnn.allocator import take_memory_in_large_blocks
 from skimrnn.config import LARGEST_SEED, VectorsConfig, read_config
 from skimrnn.data.registry import Task
-from skimrnn.errors import UserError, machine_failure
+from skimrnn.errors import UserError, interrupt_on_termination, machine_failure
 from skimrnn.files import atomic_folder
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ def speed(
     from skimrnn.files import write_json
     from skimrnn.measures.reader_speed import measure_reader_speed
     from skimrnn.measures.speedup import measure_speed
+    from skimrnn.training.record import weights_of
 
     settings, opened = read_config(config), open_prepared(prepared, dataset)
     timing = settings.speed
@@ -274,6 +275,9 @@ def speed(
         name: {seed: runs / dataset / name / str(seed) / "weights.safetensors" for seed in settings.seeds_of(dataset)}
         for name in settings.timed_models(dataset)
     }
+    for name, files in weights.items():
+        for seed, path in files.items():
+            weights_of(settings.run(dataset, name, seed), opened, path)  # Others are refused before hours of timing.
     if get_dataset(dataset).task == "question_answering":
         models = settings.models_of(dataset)
         measured = measure_reader_speed(opened, models, weights, timing.context_tokens, timing.rounds)
@@ -464,7 +468,8 @@ def table(
     results: ResultsOption,
     output: Annotated[Path, typer.Option(help="Folder for the tables: classification.md, .csv, .tex and so on.")],
 ) -> None:
-    """Make the table of each task, paper against ours, from the records, and print it."""
+    """Make the table of each task, paper against ours, from the records, and print it; that of datasets, if counted."""
+    from skimrnn.reporting.datasets import read_counts, write_dataset_tables
     from skimrnn.reporting.records import read_task_results
     from skimrnn.reporting.table_formats import terminal, write_tables
 
@@ -472,6 +477,8 @@ def table(
     found = [read_task_results(settings, task, results) for task in settings.tasks]
     for each in found:
         write_tables(each, output)
+    if counted := read_counts(results / settings.scale / "datasets.json"):
+        write_dataset_tables(counted, output)
     print("\n\n".join(terminal(each) for each in found))
 
 
@@ -591,4 +598,5 @@ def schema(
 def main() -> None:
     """Entry point of `python -m skimrnn`."""
     take_memory_in_large_blocks()
+    interrupt_on_termination()
     app()

@@ -1,6 +1,7 @@
 """The one exception that means "the user can fix this"."""
 
 import errno
+import signal
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
@@ -11,6 +12,15 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def interrupt_on_termination() -> None:
+    """Have SIGTERM, which `kill`, `timeout` and Slurm send, end a command as Ctrl-C does: nothing is left half-done."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 _ADVICE = {
@@ -39,8 +49,21 @@ def explain_os_errors(action: str, path: object) -> Iterator[None]:
 def is_out_of_gpu_memory(error: BaseException) -> bool:
     """Whether torch, Triton or cuBLAS found no memory on the GPU."""
     text = str(error)
-    causes = ("CUDA out of memory", "Triton Error [CUDA]: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    causes = (
+        "CUDA out of memory",
+        "CUDA error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+    )
     return isinstance(error, RuntimeError) and any(cause in text for cause in causes)
+
+
+def is_lost_gpu(error: BaseException) -> bool:
+    """Whether a GPU failed for another reason than its memory."""
+    causes = ("CUDA error", "Triton Error [CUDA]", "cuDNN error", "No CUDA GPUs are available")
+    failed = isinstance(error, RuntimeError) and any(cause in str(error) for cause in causes)
+    return failed and not is_out_of_gpu_memory(error)
 
 
 def machine_failure(error: BaseException) -> str | None:
@@ -53,7 +76,7 @@ def machine_failure(error: BaseException) -> str | None:
         return f"out of memory: free some, raise the limit or lower batch_size; {_GO_ON}"
     if isinstance(error, BrokenExecutor):
         return f"a worker process was killed, as where memory runs out: free some, or have fewer side by side; {_GO_ON}"
-    if isinstance(error, RuntimeError) and ("CUDA error" in text or "Triton Error [CUDA]" in text):
+    if is_lost_gpu(error):
         return f"the GPU failed ({reason}): check it with nvidia-smi; {_GO_ON}"
     if isinstance(error, OSError):  # Where nothing more is known of it.
         return f"{error}: check the path and the machine"

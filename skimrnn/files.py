@@ -1,5 +1,6 @@
 """Reading and writing files: atomic writes, digests, JSON and safetensors."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,6 +75,35 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
                 path.replace(folder / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def only_user(folder: Path, use: str) -> Iterator[None]:
+    """Keep a folder to this process inside the block; where another one has it, a `UserError` names its `use`.
+
+    The system lets go of it when the process ends, however it does. What earlier writes left half-done is removed.
+    """
+    folder = Path(folder)
+    with explain_os_errors("write", folder):
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process {use} there: wait for it, or stop it") from error
+        except OSError:  # A file system that knows no locks on folders.
+            pass
+        else:
+            for part in folder.glob(".*.part"):
+                part.unlink(missing_ok=True)
+        yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # It is not empty.
+                folder.rmdir()
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

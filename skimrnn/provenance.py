@@ -80,7 +80,7 @@ ANALYSIS_CODE = (*TRAINING_CODE, "analysis", "measures/flops.py")
 
 def environment(device: "torch.device | None" = None) -> Environment:
     """Describe the code and the machine of this process, which computes on `device` (the CPU if none is given)."""
-    import torch  # Imported here, with what imports it: the workflow and the reports need none of it.
+    import torch  # Imported here, with what imports it: the workflow needs none of it.
 
     from skimrnn.kernels import kernel_text
 
@@ -92,7 +92,7 @@ def environment(device: "torch.device | None" = None) -> Environment:
         python=platform.python_version(),
         packages={name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES},
         cpu=_cpu_name(),
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        gpu=torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else None,
         threads=torch.get_num_threads(),
         kernel=kernel_text(device or torch.device("cpu")),
     )

@@ -149,6 +149,7 @@ def untrained(config: Config, dataset: str, model: str, prepared: Prepared, fold
         network = build_reader(settings, prepared.vectors(), prepared.spellings())
         training = {"steps": 1, "best_step": 1, "stopped": "max_steps", "history": []}
         write_json(folder / "training.json", training | {"environment": environment().model_dump()})
+        write_json(folder / "timing.json", {"wall_seconds": 1.0, "peak_memory_mib": 1})
     weights = {name: 4 * tensor for name, tensor in network.state_dict().items()}
     weights["embedding.weight"] -= weights["embedding.weight"].mean(dim=0)
     write_tensors(folder / "weights.safetensors", weights, {"run": run_digest(config.run(dataset, model, 0), prepared)})

@@ -26,6 +26,7 @@ from skimrnn.analysis.words import BANDS, DECILES, KINDS, bands_of, deciles_of, 
 from skimrnn.config import RunConfig
 from skimrnn.data.prepare import Prepared
 from skimrnn.device import CPU
+from skimrnn.errors import UserError
 from skimrnn.files import sha256_of_file
 from skimrnn.provenance import ANALYSIS_CODE, code_digest, environment
 from skimrnn.training.record import weights_file
@@ -49,12 +50,16 @@ def analyse(
     unfinished: bool = False,
 ) -> Analysis:
     """Analyse the trained weights in `folder` on the split that the run's record scores."""
+    weights = weights_file(folder, unfinished=unfinished)
+    digest = sha256_of_file(weights)
     subject = open_subject(run, prepared, tokens, folder, device, unfinished)
+    if sha256_of_file(weights) != digest:
+        raise UserError(f"{weights}: training wrote it anew while it was read: run the same command again")
     reading = subject.read(np.arange(len(subject.lengths)))
     return Analysis(
         config=run,
         data_digest=prepared.manifest["digest"],
-        weights_sha256=sha256_of_file(weights_file(folder, unfinished=unfinished)),
+        weights_sha256=digest,
         finished=not unfinished,
         environment=environment(device),
         code_digest=code_digest(*ANALYSIS_CODE),

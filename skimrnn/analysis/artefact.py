@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from skimrnn.config import RunConfig
 from skimrnn.files import read_model
@@ -47,6 +47,14 @@ class Packed(_Closed):
             raw = steps.astype("<u1" if kind == "byte" else "<u2").tobytes()
         data = base64.b64encode(zlib.compress(raw, 9)).decode()
         return cls(kind=kind, low=low, high=high, shape=array.shape, data=data)
+
+    @model_validator(mode="after")
+    def _holds_its_shape(self) -> Self:
+        try:
+            self.unpack()
+        except (ValueError, zlib.error) as error:
+            raise ValueError(f"damaged ({error})") from error
+        return self
 
     def unpack(self) -> np.ndarray:
         """The numbers, as float64."""

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -160,8 +161,9 @@ class TextSubject(Subject):
         self._split = prepared.split("test")
         self._classes = prepared.manifest["classes"]
         self._folder = prepared.folder
-        self._texts = read_parquet(tokens / "test.parquet")["tokens"]
-        if len(self._texts) != len(self._split):
+        self._texts = read_parquet(tokens / "test.parquet", "tokens")["tokens"]
+        spaces = pc.sum(pc.count_substring(self._texts, " ")).as_py()
+        if (len(self._texts), spaces + len(self._texts)) != (len(self._split), len(self._split.tokens)):
             raise UserError(f"{tokens}: not the texts that {prepared.folder} was made from: give its tokenised folder")
         self.lengths = self._split.lengths.numpy()
         self.vocabulary_size = prepared.manifest["vocabulary_size"]
@@ -211,7 +213,7 @@ class QuestionSubject(Subject):
     def __init__(
         self, run: RunConfig, prepared: Prepared, folder: Path, device: torch.device, *, unfinished: bool = False
     ) -> None:
-        self._take(load_reader(run, prepared, folder, unfinished=unfinished), device)
+        self._take(load_reader(run, prepared, folder, unfinished=unfinished).model, device)
         self._split = read_questions(prepared, SCORED_SPLIT)
         self._scoring = read_scoring(prepared)
         self._prepared = prepared

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from skimrnn.data.hub import open_hub
 from skimrnn.data.registry import DATASETS, Dataset
-from skimrnn.data.sources import checked_split, listed_file, mirrored_file, read_mirrored
+from skimrnn.data.sources import MirrorManifest, checked_split, listed_file, mirrored_file, read_mirrored
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_parquet, sha256_of_file, write_json, write_parquet
+from skimrnn.files import only_user, read_json, read_model, read_parquet, sha256_of_file, write_json, write_parquet
 
 State = Literal["complete", "partial", "unread", "missing", "damaged"]
 """Of a split: as many rows as the release; another number; there, but to be read whole before its rows are known; not
@@ -76,8 +76,15 @@ def make_mirror(mirror: Path, datasets: Iterable[Dataset], tell: Callable[[str],
 
     Files of any dataset that lie there and are not in its manifest are checked, and listed in it.
     """
-    datasets = list(datasets)
-    manifest: dict[str, Any] = read_json(mirror / "manifest.json") if (mirror / "manifest.json").exists() else {}
+    with only_user(mirror, "fetches data"):
+        _complete(mirror, list(datasets), tell)
+
+
+def _complete(mirror: Path, datasets: list[Dataset], tell: Callable[[str], None]) -> None:
+    manifest: dict[str, Any] = {}
+    if (path := mirror / "manifest.json").exists():
+        read_model(path, MirrorManifest)
+        manifest = read_json(path)  # With what else it says of each file.
     unlisted = {
         name: (dataset, split)
         for dataset in {dataset.name: dataset for dataset in (*DATASETS.values(), *datasets)}.values()
@@ -106,7 +113,8 @@ def make_mirror(mirror: Path, datasets: Iterable[Dataset], tell: Callable[[str],
             write_parquet(path, table)
             manifest[names[split]] = _entry(path, table.num_rows, dataset.rows[split], revision)
             write_json(mirror / "manifest.json", manifest)
-        tell(f"{dataset.name}: {sum(manifest[name]['rows'] for name in names.values()):,} rows, revision {revision}")
+        fetched = sum(manifest[names[split]]["rows"] for split in lacking)
+        tell(f"{dataset.name}: {fetched:,} rows of {', '.join(lacking)}, revision {revision}")
 
 
 def _entry(path: Path, rows: int, official_rows: int, revision: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ for a cloze dataset, `candidates` (texts, most candidates of a text; int32);
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,13 @@ from torch import Tensor
 from skimrnn.config import VectorsConfig
 from skimrnn.data.registry import Dataset
 from skimrnn.data.stages import read_manifest
-from skimrnn.files import digest_of, read_tensors, sha256_of_file, write_json, write_tensors
+from skimrnn.errors import UserError
+from skimrnn.files import digest_of, read_json, read_tensors, sha256_of_file, write_json, write_tensors
 
 PADDING, UNKNOWN = 0, 1
+SCORING = "validation.json"
+"""File of what the answers to questions are scored by."""
+_AGAIN = "copy or prepare the whole folder again"
 SPLITS = ("train", "validation", "test")
 
 
@@ -56,21 +61,42 @@ class Prepared:
     def split(self, name: str) -> Split:
         """Read one split."""
         needed = ("tokens", "offsets", "labels", *(["candidates"] if self.cloze else []))
-        tensors, _ = read_tensors(self.folder / f"{name}.safetensors", *needed)
+        tensors = self.tensors(name, *needed)
         return Split(**{name: tensors[name] for name in needed})
 
     def vectors(self) -> Tensor:
         """The word vectors (V, E)."""
-        return read_tensors(self.folder / "vectors.safetensors", "vectors")[0]["vectors"]
+        return self.tensors("vectors", "vectors")["vectors"]
 
     def spellings(self) -> Tensor:
         """The numbers of the characters of each spelling (spellings, 16), of questions."""
-        return read_tensors(self.folder / "vectors.safetensors", "characters")[0]["characters"]
+        return self.tensors("vectors", "characters")["characters"]
+
+    def tensors(self, name: str, *needed: str) -> dict[str, Tensor]:
+        """Read a split or the vectors; a file that the manifest is not of is a `UserError`."""
+        path = self.folder / f"{name}.safetensors"
+        stated = self.manifest["vectors"] if name == "vectors" else self.manifest["splits"][name]
+        if sha256_of_file(path) != stated["sha256"]:
+            raise UserError(f"{path}: damaged, or of another preparation than its manifest: {_AGAIN}")
+        return read_tensors(path, *needed)[0]
+
+    def scoring(self) -> dict[str, Any]:
+        """Read what the answers to questions are scored by, of which the manifest has the digest of all alone."""
+        values: dict[str, Any] = read_json(self.folder / SCORING)
+        if data_digest(self.folder, self.manifest["splits"]) != self.manifest["digest"]:
+            raise UserError(f"{self.folder / SCORING}: damaged, or of another preparation than its manifest: {_AGAIN}")
+        return values
 
 
 def open_prepared(folder: Path, dataset: str) -> Prepared:
     """Open a prepared folder; a folder of another dataset is a `UserError`."""
     return Prepared(folder, read_manifest(folder, dataset, "digest"))
+
+
+def data_digest(folder: Path, splits: Iterable[str]) -> str:
+    """One digest of all that training and scoring read of a prepared folder; `SCORING` is there for questions alone."""
+    files = [folder / f"{name}.safetensors" for name in (*splits, "vectors")]
+    return digest_of([sha256_of_file(file) for file in [*files, *folder.glob(SCORING)]])
 
 
 def prepare_dataset(
@@ -115,7 +141,6 @@ def prepare_dataset(
             "vector_coverage": float(known[numbered["tokens"].numpy()].mean()),
             "sha256": sha256_of_file(target),
         }
-    vectors_digest = sha256_of_file(folder / "vectors.safetensors")
     write_json(
         folder / "manifest.json",
         {
@@ -134,9 +159,9 @@ def prepare_dataset(
                 "settings": settings.settings(),
                 "dimension": int(table.shape[1]),
                 "words": int(known[:seen].sum()),
-                "sha256": vectors_digest,
+                "sha256": sha256_of_file(folder / "vectors.safetensors"),
             },
-            "digest": digest_of([split["sha256"] for split in splits.values()] + [vectors_digest]),
+            "digest": data_digest(folder, splits),
         },
     )
 

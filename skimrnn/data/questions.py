@@ -3,7 +3,7 @@
 `<split>.safetensors` holds the texts end to end: `tokens` (word numbers, int32), `spellings` (row of the table of
 characters, int32), `starts` and `stops` (characters of each token in its text, int32) and `offsets` (texts + 1, int64);
 and for each question `contexts` and `questions` (rows of the texts), `first` and `last` (tokens of the answer, -1 where
-it is unusable), int64. `<split>.json` holds ids, texts and answers of the questions that are scored.
+it is unusable), int64. `validation.json` holds ids, texts and answers of the questions that are scored.
 `vectors.safetensors` holds `vectors` (V, E) and `characters` (spellings, 16): the first 16 characters of each token as
 it stands in the text. Word and character 0 are padding, character 1 stands for every unknown one.
 """
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from skimrnn.config import VectorsConfig
-from skimrnn.data.prepare import PADDING, UNKNOWN, Prepared
+from skimrnn.data.prepare import PADDING, SCORING, UNKNOWN, Prepared, data_digest
 from skimrnn.data.registry import Dataset
 from skimrnn.data.stages import read_manifest
-from skimrnn.files import digest_of, read_json, read_tensors, sha256_of_file, write_json, write_tensors
+from skimrnn.files import sha256_of_file, write_json, write_tensors
 
 SCORED_SPLIT = "validation"
 _WORD_LENGTH = 16
@@ -118,16 +118,14 @@ class Scoring:
 def read_questions(prepared: Prepared, split: str) -> Questions:
     """Read one split."""
     names = Questions.__dataclass_fields__
-    tensors, _ = read_tensors(prepared.folder / f"{split}.safetensors", *names)
+    tensors = prepared.tensors(split, *names)
     return Questions(**{name: tensors[name] for name in names})
 
 
 def read_scoring(prepared: Prepared) -> Scoring:
     """Read what scoring needs besides the questions of `SCORED_SPLIT`."""
-    tensors, _ = read_tensors(prepared.folder / f"{SCORED_SPLIT}.safetensors", "starts", "stops")
-    return Scoring(
-        **read_json(prepared.folder / f"{SCORED_SPLIT}.json"), starts=tensors["starts"], stops=tensors["stops"]
-    )
+    tensors = prepared.tensors(SCORED_SPLIT, "starts", "stops")
+    return Scoring(**prepared.scoring(), starts=tensors["starts"], stops=tensors["stops"])
 
 
 def collate_questions(split: Questions, rows: np.ndarray) -> QuestionBatch:
@@ -246,9 +244,7 @@ def prepare_questions(
         }
         if split == SCORED_SPLIT:
             scoring = {"ids": questions["id"], "answers": questions["answers"], "texts": columns["text"]}
-            write_json(folder / f"{split}.json", scoring)
-    vectors_digest = sha256_of_file(folder / "vectors.safetensors")
-    scored_digest = sha256_of_file(folder / f"{SCORED_SPLIT}.json")
+            write_json(folder / SCORING, scoring)
     write_json(
         folder / "manifest.json",
         {
@@ -265,9 +261,9 @@ def prepare_questions(
                 "settings": settings.settings(),
                 "dimension": int(table.shape[1]),
                 "words": int(known[:seen].sum()),
-                "sha256": vectors_digest,
+                "sha256": sha256_of_file(folder / "vectors.safetensors"),
             },
-            "digest": digest_of([split["sha256"] for split in splits.values()] + [vectors_digest, scored_digest]),
+            "digest": data_digest(folder, splits),
         },
     )
 

@@ -170,12 +170,14 @@ def map_texts(function: Callable[[str], Tokenised], texts: Sequence[str], proces
     if processes == 1 or len(texts) <= MANY:
         return [function(text) for text in texts]
     # Not multiprocessing's own pool, which waits for ever for a worker that was killed, as where memory runs out.
-    with ProcessPoolExecutor(processes, initializer=_ignore_interrupt) as pool:
+    with ProcessPoolExecutor(processes, initializer=_leave_signals_to_the_parent) as pool:
         return list(pool.map(function, texts, chunksize=500))
 
 
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent says that it was interrupted, and ends its workers.
+def _leave_signals_to_the_parent() -> None:
+    """Ctrl-C reaches workers, too, and a fork has its parent's handler: the parent says what happened and ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _tokenise(table: pa.Table, split_text: Callable[[str], str], processes: int) -> pa.Table:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from skimrnn.allocator import take_memory_in_large_blocks
 from skimrnn.counts import count_of
-from skimrnn.errors import UserError, machine_failure
+from skimrnn.errors import UserError, interrupt_on_termination, machine_failure
 
 
 def main(arguments: Sequence[str] | None = None, name: str = "python -m skimrnn.fleet") -> None:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None, name: str = "python -m skimrnn.
     parser.add_argument("--dataset", action="append", default=[], help="this dataset alone (may be given again)")
     parser.add_argument("--model", action="append", default=[], help="this model alone (may be given again)")
     parser.add_argument("--seed", action="append", default=[], type=int, help="this seed alone (may be given again)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="time budget; start it again to go on")
+    parser.add_argument("--minutes", type=_minutes, default=math.inf, help="time budget; start it again to go on")
     parser.add_argument("--jobs", type=_positive, default=1, help="processes side by side for runs that train alone")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
     parser.add_argument("--prepared", type=Path, help="folder of <dataset>/ (default: data/prepared/<scale>)")
@@ -77,6 +77,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _minutes(text: str) -> float:
+    value = float(text)
+    if math.isnan(value):
+        raise argparse.ArgumentTypeError("must be a number")
+    return value
+
+
 def _failed(error: object) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -84,4 +91,5 @@ def _failed(error: object) -> int:
 
 if __name__ == "__main__":
     take_memory_in_large_blocks()
+    interrupt_on_termination()
     main()

@@ -2,6 +2,8 @@
 
 import math
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -14,7 +16,8 @@ from skimrnn.allocator import take_memory_in_large_blocks
 from skimrnn.analysis.analyse import analyse
 from skimrnn.config import Config, RunConfig
 from skimrnn.data.prepare import Prepared, open_prepared
-from skimrnn.errors import UserError, is_out_of_gpu_memory
+from skimrnn.data.stages import read_manifest
+from skimrnn.errors import UserError, is_lost_gpu, is_out_of_gpu_memory, machine_failure
 from skimrnn.files import read_tensors, write_json
 from skimrnn.kernels import runs_models_together
 from skimrnn.training.progress import ProgressReporter
@@ -93,6 +96,8 @@ def missing_runs(
         for seed in config.seeds_of(dataset)
         if (not models or model in models) and (not seeds or seed in seeds)
     ]
+    if not runs:
+        raise UserError(f"the {config.scale} config has no run of these datasets, models and seeds: choose others")
     return [run for run in runs if not places.record(run).exists()]
 
 
@@ -113,7 +118,11 @@ def run_fleet(
     """
     for run in {run.dataset: run for run in runs}.values():
         places.data(run)  # Missing data is told before hours of training.
-        if run.model.task != "question_answering" and not (tokens := places.tokens / run.dataset).exists():
+        if run.model.task == "question_answering":
+            continue
+        if (tokens := places.tokens / run.dataset).exists():
+            read_manifest(tokens, run.dataset, "unlabelled")
+        else:
             report(f"{tokens} is not there: records of {run.dataset} will come without analyses, which read its texts")
     first_steps, later = _jobs(config, runs, places)
     packs, alone = _packs(later, device)
@@ -193,8 +202,10 @@ def _train_pack(
     try:
         ends = train_together(members, prepared, device, deadline)
     except RuntimeError as error:
-        if len(pack) == 1 or not is_out_of_gpu_memory(error):
+        if not is_out_of_gpu_memory(error):
             raise
+        if len(pack) == 1:
+            return [UserError(f"{pack[0].title}: {machine_failure(error)}")]
         ends = None
     if ends is None:  # Out of the block above, where the error would still hold what did not fit.
         half = len(pack) // 2
@@ -245,7 +256,7 @@ def _work_off(
         # Threads of this process's libraries do not survive a fork, and a GPU cannot be used in a forked process.
         context = multiprocessing.get_context("spawn")
         most = min(workers, len(first_steps) + len(jobs))
-        with ProcessPoolExecutor(most, mp_context=context, initializer=take_memory_in_large_blocks) as pool:
+        with ProcessPoolExecutor(most, mp_context=context, initializer=_start_worker) as pool:
             running = {pool.submit(_do, job, places, device, deadline): job for job in (*first_steps, *ready)}
             try:
                 while running:
@@ -265,6 +276,19 @@ def _work_off(
     return failures
 
 
+def _start_worker() -> None:
+    """Let a worker end with its parent: one that lives on would train what the same command trains again."""
+    take_memory_in_large_blocks()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
 def _waiting_for(first_steps: Sequence[Job], jobs: Sequence[Job], places: Places) -> dict[Job, list[Job]]:
     """The jobs that wait for each of the first steps: those that start from them, and the rest of the same run."""
     return {
@@ -278,9 +302,21 @@ def _waiting_for(first_steps: Sequence[Job], jobs: Sequence[Job], places: Places
 
 
 def _do(job: Job, places: Places, device: torch.device, deadline: float) -> None:
-    """Train one job, as `train` and `evaluate` of the command line do, unless the time is over."""
+    """Train one job, as `train` and `evaluate` of the command line do, unless the time is over.
+
+    What this machine has not enough of for it is a `UserError`: others may need less.
+    """
     if time.monotonic() >= deadline:
         return
+    try:
+        _train_and_write(job, places, device, deadline)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if is_lost_gpu(error) or (failure := machine_failure(error)) is None:
+            raise
+        raise UserError(f"{job.title}: {failure}") from error
+
+
+def _train_and_write(job: Job, places: Places, device: torch.device, deadline: float) -> None:
     torch.set_num_threads(1)
     prepared, folder = places.data(job.run), places.folder(job.run)
     with ProgressReporter(job.title, bar=False) as reporter:

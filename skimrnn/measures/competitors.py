@@ -4,7 +4,6 @@ All take the same `nn.LSTM` (or `SkimLSTM`) and input (T, 1, E) and start from z
 outputs.
 """
 
-import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skimrnn.kernels.reference import margin_at
 from skimrnn.layers import SkimLSTM
 
 Run = Callable[[], object]
@@ -52,7 +52,7 @@ def numpy_skim_reader(layer: SkimLSTM) -> Callable[[Tensor], np.ndarray]:
     """The same for a Skim-LSTM: the decision from [x_t; h_{t-1}], then the chosen cell alone."""
     _pin_numpy()
     (weight, bias), big, small = (_numpy_weights(layer, prefix) for prefix in ("decision_", "", "small_"))
-    size, margin = layer.small_size, math.log(layer.threshold / (1 - layer.threshold))
+    size, margin = layer.small_size, margin_at(layer.threshold)
 
     def read(inputs: Tensor) -> np.ndarray:
         h = c = np.zeros(layer.hidden_size, np.float32)

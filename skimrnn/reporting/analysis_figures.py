@@ -560,8 +560,8 @@ READING_ANALYSIS_FIGURES = (
         "f1_threshold",
         "F1 against Flop-r while the threshold moves",
         "Each line is one trained reader (mean over seeds, band ± one sample standard deviation), its "
-        "recurrence run anew at 13 thresholds from 0.05 to 0.95 without retraining, on a sample of the development "
-        "set; the ring marks 0.5. Dashed: d' = 0, which skips. Dotted: LSTM+Att.",
+        "recurrence run anew at 13 thresholds from 0.05 to 0.95 without retraining, on the development set, or on a "
+        "sample of it where it is large; the ring marks 0.5. Dashed: d' = 0, which skips. Dotted: LSTM+Att.",
         "A line chart of F1 against Flop-r as the threshold rises.",
         lambda results: _threshold(results, "f1", "F1 (%)"),
     ),

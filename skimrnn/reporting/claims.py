@@ -169,17 +169,16 @@ def write_claims(evidence: Evidence, folder: Path) -> None:
 
 
 def _grouped(runs: list[str]) -> list[str]:
-    """Runs with the seeds of one model together: `sst/lstm/0, 1, 2`."""
-    seeds: dict[str, list[str]] = {}
+    """Sources with the seeds of one model together: `sst/lstm/{0,1,2}`."""
+    names: dict[str, list[str]] = {}
     for run in runs:
-        model, seed = run.rsplit("/", 1)
-        seeds.setdefault(model, []).append(seed)
-    return [
-        f"`{model}/{{{','.join(sorted(own, key=int))}}}`"
-        if all(s.isdigit() for s in own) and len(own) > 1
-        else f"`{model}/{own[0]}`"
-        for model, own in seeds.items()
-    ]
+        folder, name = run.rsplit("/", 1)
+        names.setdefault(folder, []).append(name)
+    found = []
+    for folder, own in names.items():
+        own.sort(key=lambda name: (int(name) if name.isdigit() else 0, name))
+        found.append(f"`{folder}/{own[0] if len(own) == 1 else '{' + ','.join(own) + '}'}`")
+    return found
 
 
 INTRODUCTION = (

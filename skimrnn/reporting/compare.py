@@ -1,6 +1,6 @@
 """Two groups of records side by side, for who has changed a model and wants to know whether it got better."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -37,13 +37,14 @@ _OUTCOMES = {"accuracy (%)": "accuracy", "F1 (%)": "f1", "EM (%)": "em"}
 
 @dataclass(frozen=True)
 class Difference:
-    """One measure on one dataset: the two groups' means, B less A with its interval, and the p-value of a test.
+    """One measure on a dataset and model: the two groups' means, B less A with its interval, and the p of a test.
 
     `paired` names how: `seed, example`, `seed`, or `no` (Welch); None in interval and p where there is too
     little for them.
     """
 
     dataset: str
+    models: tuple[str, str]
     measure: str
     left: tuple[float, int]  # mean, records
     right: tuple[float, int]
@@ -54,18 +55,32 @@ class Difference:
 
 
 def compare_records(left: str, right: str) -> list[Difference]:
-    """Compare the records at two places (folders, files or globs), by the datasets that both have."""
+    """Compare the records at two places (folders, files or globs), by the datasets and models that both have.
+
+    Where each has one model of a dataset, these are compared, whatever they are called.
+    """
     groups = [_read(place) for place in (left, right)]
     common = [dataset for dataset in groups[0] if dataset in groups[1]]
     if not common:
         raise UserError(f"{left} and {right}: no dataset in common: compare records of one dataset")
     found = []
     for dataset in common:
-        both = groups[0][dataset], groups[1][dataset]
-        _require_one_data(dataset, both)
         measures = _MEASURES[DATASETS[dataset].task] | _COMMON
-        found += [_difference(dataset, name, value, *both) for name, value in measures.items()]
+        for models in _pairs(dataset, *(group[dataset] for group in groups)):
+            runs = groups[0][dataset][models[0]], groups[1][dataset][models[1]]
+            _require_one_data(dataset, runs)
+            found += [_difference(dataset, models, name, value, *runs) for name, value in measures.items()]
     return found
+
+
+def _pairs(dataset: str, left: Iterable[str], right: Iterable[str]) -> list[tuple[str, str]]:
+    """The models that are compared with one another."""
+    left, right = list(left), list(right)
+    if len(left) == len(right) == 1:
+        return [(left[0], right[0])]
+    if not (common := [(model, model) for model in left if model in right]):
+        raise UserError(f"{dataset}: no model in common: name one on each side, such as results/paper/{dataset}/lstm")
+    return common
 
 
 @dataclass(frozen=True)
@@ -75,8 +90,8 @@ class _Run:
     analysis: Analysis | None
 
 
-def _read(place: str) -> dict[str, list[_Run]]:
-    """The runs below a folder, at a file or that match a glob, by dataset."""
+def _read(place: str) -> dict[str, dict[str, list[_Run]]]:
+    """The runs below a folder, at a file or that match a glob, by dataset and model."""
     root = Path(place)
     if root.is_dir():
         paths = root.rglob("*.json")
@@ -84,18 +99,26 @@ def _read(place: str) -> dict[str, list[_Run]]:
         while not root.is_dir():
             root = root.parent
         paths = root.glob(Path(place).relative_to(root).as_posix())
-    records = sorted(path for path in paths if path.name.removesuffix(".json").isdigit())
+    try:
+        records = sorted(path for path in paths if path.name.removesuffix(".json").isdigit())
+    except ValueError as error:
+        raise UserError(
+            f"{place}: not a glob ({error}): name a folder of results, a record or a quoted glob"
+        ) from error
     if not records:
         raise UserError(f"{place}: no records (<seed>.json) there: name a folder of results, a record or a quoted glob")
-    found: dict[str, list[_Run]] = {}
+    found: dict[str, dict[str, list[_Run]]] = {}
     for path in records:
-        values = read_json(path)
-        dataset = values.get("config", {}).get("dataset") if isinstance(values, dict) else None
+        try:
+            dataset = str(read_json(path)["config"]["dataset"])
+        except (KeyError, TypeError):
+            dataset = ""
         if dataset not in DATASETS:
             raise UserError(f"{path}: not a record: name folders or files of records alone")
         asked = DATASETS[dataset].task == "question_answering"
         record = (read_reading_record if asked else read_record)(path)
-        found.setdefault(dataset, []).append(_Run(path, record, analysis_of(path, record)))
+        of_model = found.setdefault(dataset, {}).setdefault(record.config.model_name, [])
+        of_model.append(_Run(path, record, analysis_of(path, record)))
     return found
 
 
@@ -103,12 +126,17 @@ def _require_one_data(dataset: str, groups: tuple[list[_Run], list[_Run]]) -> No
     scored = "validation" if DATASETS[dataset].task == "question_answering" else "test"
     first = groups[0][0]
     for run in [*groups[0], *groups[1]]:
-        if run.record.data.splits[scored].rows != first.record.data.splits[scored].rows:
+        if run.record.data.release[scored].sha256 != first.record.data.release[scored].sha256:
             raise UserError(f"{first.path} and {run.path} are scored on different texts: they cannot be compared")
 
 
 def _difference(
-    dataset: str, name: str, value: Callable[[Any], float], left: list[_Run], right: list[_Run]
+    dataset: str,
+    models: tuple[str, str],
+    name: str,
+    value: Callable[[Any], float],
+    left: list[_Run],
+    right: list[_Run],
 ) -> Difference:
     values = [np.array([value(run.record) for run in runs]) for runs in (left, right)]
     means = tuple((float(v.mean()), len(v)) for v in values)
@@ -121,14 +149,15 @@ def _difference(
         examples = _by_example(seeds, name, left, right)
         found = estimate(pairs, "seed", [], examples)
         p, paired = _paired_p(pairs, examples), "seed, example" if examples else "seed"
-        return Difference(dataset, name, means[0], means[1], difference, found.interval, p, paired)
+        return Difference(dataset, models, name, means[0], means[1], difference, found.interval, p, paired)
     if min(len(v) for v in values) < 2:
-        return Difference(dataset, name, means[0], means[1], difference, None, None, "no")
+        return Difference(dataset, models, name, means[0], means[1], difference, None, None, "no")
     test = stats.ttest_ind(values[1], values[0], equal_var=False)
     interval = test.confidence_interval(LEVEL)
     known = np.isfinite(test.pvalue)
     return Difference(
         dataset,
+        models,
         name,
         means[0],
         means[1],
@@ -182,12 +211,13 @@ def _paired_p(pairs: list[float], examples: list[np.ndarray]) -> float | None:
 
 
 def comparison_tables(differences: list[Difference]) -> list[Table]:
-    """The comparison as tables for the terminal, one a dataset."""
+    """The comparison as tables for the terminal, one for each dataset and model."""
     tables = []
-    for dataset, group in groupby(differences, lambda difference: difference.dataset):
+    for (dataset, models), group in groupby(differences, lambda difference: (difference.dataset, difference.models)):
         own = list(group)
-        left, right = count_of(own[0].left[1], "record"), count_of(own[0].right[1], "record")
-        title = f"{DATASETS[dataset].title}: A {left}, B {right}"
+        sides = zip("AB", models, (own[0].left, own[0].right), strict=True)
+        compared = ", ".join(f"{side} {model} ({count_of(mean[1], 'record')})" for side, model, mean in sides)
+        title = f"{DATASETS[dataset].title}: {compared}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("Measure")
         for heading in ("A", "B", "B - A [95 % interval]", "p"):

@@ -9,8 +9,7 @@ from typing import Any
 
 from skimrnn.config import Config, RunConfig
 from skimrnn.counts import count_of
-from skimrnn.data.statistics import DatasetStatistics
-from skimrnn.files import read_json
+from skimrnn.reporting.datasets import read_counts
 from skimrnn.reporting.records import Run, read_task_results, training_kernel
 from skimrnn.training.record import read_timing
 
@@ -118,11 +117,10 @@ def _measured(run: Run[Any]) -> Measured:
     record = run.record
     environment, splits = record.training.environment, record.data.splits
     kernel = training_kernel(record)
-    gpu = environment.gpu is not None and kernel != "cpu"
     return Measured(
         run=record.config,
-        hardware=environment.gpu if gpu else environment.cpu,
-        gpu=gpu,
+        hardware=environment.gpu or environment.cpu,
+        gpu=environment.gpu is not None,
         kernel=kernel,
         steps=record.training.steps,
         finished=record.training.stopped != "unfinished",
@@ -143,10 +141,8 @@ def dataset_tokens(config: Config, folder: Path, measured: Sequence[Measured]) -
 
     A dataset that has neither is left out.
     """
-    path = folder / config.scale / "datasets.json"
-    counts = [DatasetStatistics.model_validate(entry) for entry in read_json(path)] if path.exists() else []
     tokens = {}
-    for count in counts:
+    for count in read_counts(folder / config.scale / "datasets.json"):
         if count.dataset in config.datasets:
             run = config.run(count.dataset, next(iter(config.models_of(count.dataset))), 0)
             mean = count.mean_length["all tokens"]

@@ -4,18 +4,28 @@ import csv
 import io
 from pathlib import Path
 
+from pydantic import RootModel
 from tabulate import tabulate
 
 from skimrnn.counts import count_of
 from skimrnn.data.registry import DATASETS, Dataset, get_dataset
 from skimrnn.data.statistics import DatasetStatistics
-from skimrnn.files import write_text
+from skimrnn.files import read_model, write_text
 from skimrnn.published import published_value
 
 NOT_AT_HAND = "not at hand"
 """What stands in place of a count where there was nothing to count."""
 
 _SPLITS = ("train", "validation", "test")
+
+
+class DatasetCounts(RootModel[list[DatasetStatistics]]):
+    """The file that `data stats` writes."""
+
+
+def read_counts(path: Path) -> list[DatasetStatistics]:
+    """The counts at `path`, where `data stats` wrote any; a malformed file is a `UserError`."""
+    return read_model(path, DatasetCounts).root if path.exists() else []
 
 
 def write_dataset_tables(counted: list[DatasetStatistics], folder: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from skimrnn.analysis.artefact import Analysis
 from skimrnn.config import Config, ModelConfig
 from skimrnn.data.registry import DATASETS, Task
-from skimrnn.errors import UserError
 from skimrnn.files import read_model
 from skimrnn.measures.gpu import GPUReport
+from skimrnn.measures.latency import Report
 from skimrnn.reporting.records import Results, Run, read_task_results
 
 _SCORE = {"classification": "accuracy", "question_answering": "f1"}
@@ -23,7 +23,7 @@ class Evidence:
     config: Config
     results: dict[Task, Results[Any]]
     analyses: dict[tuple[str, str, int], Analysis]
-    benchmark: Any  # skimrnn.measures.latency.Report, or None where the layers were not timed
+    benchmark: Report | None
     gpu_benchmark: GPUReport | None
 
     def of(self, dataset: str) -> Results[Any] | None:
@@ -59,21 +59,11 @@ def read_evidence(config: Config, folder: Path) -> Evidence:
     """Read the records of every task, their analyses and the benchmark below the folder of all results."""
     results = {task: read_task_results(config, task, folder) for task in config.tasks}
     analyses = {key: analysis for task in results.values() for key, analysis in task.analyses.items()}
-    gpu = folder / "benchmark" / "gpu.json"
+    cpu, gpu = folder / "benchmark" / "cpu.json", folder / "benchmark" / "gpu.json"
     return Evidence(
         config,
         results,
         analyses,
-        _benchmark(folder / "benchmark" / "cpu.json"),
+        read_model(cpu, Report) if cpu.exists() else None,
         read_model(gpu, GPUReport) if gpu.exists() else None,
     )
-
-
-def _benchmark(path: Path) -> Any:
-    if not path.exists():
-        return None
-    try:
-        from skimrnn.measures.latency import Report
-    except UserError:  # Installed where no compiler was found: what was timed elsewhere cannot be read.
-        return None
-    return read_model(path, Report)

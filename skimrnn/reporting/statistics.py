@@ -434,7 +434,7 @@ def beats_gpu_latency(evidence: Evidence, dataset: str) -> Estimate | None:
     theirs = [m for m in evidence.gpu_benchmark.measurements if m.benchmark == "latency"]
     if not ours or not theirs:
         return None
-    skim, lstm = min(ours, key=lambda m: abs(m.setting["skim_rate"] - 0.9)), theirs[0]
+    skim, lstm = min(ours, key=lambda m: abs(float(m.setting["skim_rate"]) - 0.9)), theirs[0]
     low = lstm.seconds.low / lstm.steps - skim.timing.high / skim.tokens
     high = lstm.seconds.high / lstm.steps - skim.timing.low / skim.tokens
     value = 1e6 * lstm.seconds.median / lstm.steps - skim.microseconds_a_token()

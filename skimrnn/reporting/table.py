@@ -187,7 +187,7 @@ def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
     ]
     if speed := results.speeds.get(dataset):
         processor = ", ".join(filter(None, [speed.environment.cpu, speed.isa]))
-        parts.append(f"Sp: {processor}, commit {commit_text(speed.environment)}")
+        parts.append(f"Sp: {count_of(speed.texts, 'text')}, {processor}, commit {commit_text(speed.environment)}")
     return ". ".join(parts) + "." + note
 
 

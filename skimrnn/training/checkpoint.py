@@ -29,6 +29,16 @@ class Progress:
     loss_sum: float = 0.0
     """Of the steps since the last validation."""
 
+    def course(self, stopped: str) -> dict[str, Any]:
+        """How training went, so far or in the end."""
+        course = {"steps": self.step, "best_step": self.best_step, "stopped": stopped, "history": self.history}
+        return {**course, "environment": self.environment}
+
+    @property
+    def timing(self) -> dict[str, Any]:
+        """What training cost."""
+        return {"wall_seconds": round(self.seconds, 1), "peak_memory_mib": self.peak_memory_mib}
+
 
 def run_digest(run: RunConfig, prepared: Prepared) -> str:
     """What weights say of the run that they are of: a digest of its config and its data."""
@@ -85,9 +95,14 @@ def load_checkpoint(
         torch.set_rng_state(tensors["random"])
         if _on_gpu(model) and "random_gpu" in tensors:  # A run that began on a CPU has none yet.
             torch.cuda.set_rng_state(tensors["random_gpu"])
-        return groups["best"], Progress(**json.loads(metadata["progress"]))
+        return groups["best"], progress_of(metadata)
     except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a checkpoint of this run: delete it and train again") from error
+
+
+def progress_of(metadata: dict[str, str]) -> Progress:
+    """The progress that a checkpoint's metadata hold."""
+    return Progress(**json.loads(metadata["progress"]))
 
 
 def _on_gpu(model: nn.Module) -> bool:

@@ -21,6 +21,7 @@ from skimrnn.data.questions import (
     read_scoring,
 )
 from skimrnn.device import CPU
+from skimrnn.errors import UserError
 from skimrnn.layers import Decisions, SkimLSTM
 from skimrnn.measures.squad import score_answers
 from skimrnn.models import BiDAF, LSTMAtt, Reader
@@ -62,6 +63,11 @@ def reading_task(run: RunConfig, prepared: Prepared, device: torch.device = CPU)
     assert isinstance(config, ReaderConfig)
     gamma = config.gamma if isinstance(config, SkimReaderConfig) else 0.0
     train = read_questions(prepared, "train").usable(run.context_limit)
+    if len(train) == 0:
+        raise UserError(
+            f"{prepared.folder}: no question to train on has a context of at most {run.context_limit} tokens and an "
+            "answer in it: raise context_limit"
+        )
     validation, scoring = read_questions(prepared, SCORED_SPLIT), read_scoring(prepared)
     model = build_reader(config, prepared.vectors(), prepared.spellings()).to(device)
 

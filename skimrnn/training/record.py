@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -27,7 +27,7 @@ from skimrnn.kernels import kernel_on
 from skimrnn.measures.flops import FlopReduction, Operations, flop_reduction, reader_operations
 from skimrnn.models import BiDAF, Classifier, ClozeReader, Reader
 from skimrnn.provenance import Environment
-from skimrnn.training.checkpoint import run_digest
+from skimrnn.training.checkpoint import progress_of, run_digest
 from skimrnn.training.classification import build_classifier
 from skimrnn.training.evaluate import Scores, evaluate
 from skimrnn.training.reading import ReadingScores, answer_questions, build_reader
@@ -216,23 +216,36 @@ def load_classifier(run: RunConfig, prepared: Prepared, folder: Path) -> Classif
     assert isinstance(run.model, LSTMConfig | SkimLSTMConfig)
     classes = prepared.manifest["classes"]
     model = build_classifier(run.model, torch.zeros_like(prepared.vectors()), len(classes), cloze=prepared.cloze)
-    _load(model, _weights_of(run, prepared, weights_file(folder)), folder)
+    _load(model, weights_of(run, prepared, weights_file(folder))[0], folder)
     return model
 
 
-def load_reader(run: RunConfig, prepared: Prepared, folder: Path, *, unfinished: bool = False) -> Reader:
-    """The trained reader of a run's folder; with `unfinished` the best so far, from the checkpoint."""
+class TrainedReader(NamedTuple):
+    """A reader, how its training went or has gone so far, and what that cost."""
+
+    model: Reader
+    course: ReadingTrainingRecord
+    timing: Timing
+
+
+def load_reader(run: RunConfig, prepared: Prepared, folder: Path, *, unfinished: bool = False) -> TrainedReader:
+    """The trained reader of a run's folder; with `unfinished` the best so far, all of it from one checkpoint."""
     assert isinstance(run.model, ReaderConfig)
-    stopped = read_model(folder / "training.json", ReadingTrainingRecord).stopped
-    if unfinished != (stopped == "unfinished"):
+    course = read_model(folder / "training.json", ReadingTrainingRecord)
+    if unfinished != (course.stopped == "unfinished"):
         state = "is finished: leave --unfinished out" if unfinished else "is not finished: train on, or --unfinished"
         raise UserError(f"{folder}: the run {state}")
     model = build_reader(run.model, torch.zeros_like(prepared.vectors()), prepared.spellings())
-    weights = _weights_of(run, prepared, weights_file(folder, unfinished=unfinished))
-    if unfinished:
+    weights, metadata = weights_of(run, prepared, weights_file(folder, unfinished=unfinished))
+    if unfinished:  # Training may go on meanwhile, and write its files anew.
         weights = {name.removeprefix("best."): tensor for name, tensor in weights.items() if name.startswith("best.")}
+        progress = progress_of(metadata)
+        course = ReadingTrainingRecord.model_validate(progress.course("unfinished"))
+        timing = Timing.model_validate(progress.timing)
+    else:
+        timing = read_model(folder / "timing.json", Timing)
     _load(model, weights, folder)
-    return model
+    return TrainedReader(model, course, timing)
 
 
 def weights_file(folder: Path, *, unfinished: bool = False) -> Path:
@@ -240,14 +253,14 @@ def weights_file(folder: Path, *, unfinished: bool = False) -> Path:
     return folder / ("checkpoint.safetensors" if unfinished else "weights.safetensors")
 
 
-def _weights_of(run: RunConfig, prepared: Prepared, path: Path) -> dict[str, Tensor]:
-    """The tensors at `path`; a `UserError` where they are not of this config and data."""
+def weights_of(run: RunConfig, prepared: Prepared, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and metadata at `path`; a `UserError` where they are not of this config and data."""
     weights, metadata = read_tensors(path)
     if "run" not in metadata:
         raise UserError(f"{path}: does not say which run it is of, as earlier versions' did not: train the run again")
     if metadata["run"] != run_digest(run, prepared):
         raise UserError(f"{path}: of another config or other data: train the run again, or give what it was made with")
-    return weights
+    return weights, metadata
 
 
 def _load(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
@@ -273,7 +286,8 @@ def write_reading_record(
     tokens of the questions' contexts end to end) and `lengths` (N); its metadata name the sequences. With `unfinished`
     the weights are the best so far, from the checkpoint.
     """
-    model = load_reader(run, prepared, folder, unfinished=unfinished).to(device)
+    reader, course, timing = load_reader(run, prepared, folder, unfinished=unfinished)
+    model = reader.to(device)
     split = read_questions(prepared, SCORED_SPLIT)
     answers = answer_questions(model, split, read_scoring(prepared), keep_decisions=True)
     if answers.read is not None:
@@ -288,13 +302,12 @@ def write_reading_record(
         data=QuestionDataRecord.model_validate(
             {key: prepared.manifest[key] for key in QuestionDataRecord.model_fields}
         ),
-        training=read_model(folder / "training.json", ReadingTrainingRecord),
+        training=course,
         test=answers.scores,
         operations=operations,
         flop_reduction=reduction,
         kernel=kernel_on(device),
     )
-    timing = read_model(folder / "timing.json", Timing)
     write_json(path.with_suffix(".predictions.json"), answers.predictions)
     write_json(path.with_suffix(".timing.json"), timing.model_dump())
     write_json(path, record.model_dump(mode="json"))

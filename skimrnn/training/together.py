@@ -67,16 +67,20 @@ def train_together(
                 asked.pop(place, None)
                 ended[place] = error
 
-    for place in range(len(members)):
-        advance(place, None)
-    pack, packed = None, None
-    while asked:
-        first = min(step.taken for step in asked.values())
-        places = [place for place, step in asked.items() if step.taken == first]
-        if pack is None or places != packed:
-            pack, packed = Pack([asked[place] for place in places], [randomness[place] for place in places]), places
-        for place, outcome in zip(places, pack.take_steps([asked[place] for place in places]), strict=True):
-            advance(place, outcome)
+    try:
+        for place in range(len(members)):
+            advance(place, None)
+        pack, packed = None, None
+        while asked:
+            first = min(step.taken for step in asked.values())
+            places = [place for place, step in asked.items() if step.taken == first]
+            if pack is None or places != packed:
+                pack, packed = Pack([asked[place] for place in places], [randomness[place] for place in places]), places
+            for place, outcome in zip(places, pack.take_steps([asked[place] for place in places]), strict=True):
+                advance(place, outcome)
+    finally:
+        for steps in runs:
+            steps.close()  # As `train` does.
     return ended
 
 

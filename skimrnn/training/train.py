@@ -17,7 +17,7 @@ from skimrnn.data.batches import training_rows
 from skimrnn.data.prepare import Prepared
 from skimrnn.device import CPU
 from skimrnn.errors import UserError
-from skimrnn.files import digest_of, read_tensors, sha256_of_file, write_json, write_tensors
+from skimrnn.files import digest_of, only_user, read_tensors, sha256_of_file, write_json, write_tensors
 from skimrnn.layers.skimming import SkimmingLayer
 from skimrnn.provenance import TRAINING_CODE, code_digest, environment
 from skimrnn.training.checkpoint import Progress, load_checkpoint, run_digest, save_checkpoint
@@ -96,6 +96,8 @@ def train(
             step = steps.send(take_step(step))
     except StopIteration as end:
         return bool(end.value)
+    finally:
+        steps.close()  # Not when Python gets to it: the run keeps its folder to itself until then.
 
 
 def training_steps(
@@ -110,6 +112,20 @@ def training_steps(
     deadline: float = math.inf,
 ) -> Generator[Step, Outcome, bool]:
     """What `train` does, apart from taking the steps: each is asked for and answered by its outcome."""
+    with only_user(folder, "trains this run"):
+        return (yield from _training_steps(run, prepared, folder, reporter, start, until, device, deadline))
+
+
+def _training_steps(
+    run: RunConfig,
+    prepared: Prepared,
+    folder: Path,
+    reporter: Reporter,
+    start: Path | None,
+    until: int | None,
+    device: torch.device,
+    deadline: float,
+) -> Generator[Step, Outcome, bool]:
     started, here = time.monotonic(), environment(device).model_dump()
     config = run.training
     identity, digest = identity_of(run, prepared, start), run_digest(run, prepared)
@@ -159,6 +175,13 @@ def training_steps(
             loss_sum=loss_sum,
         )
 
+    def diverged(what: str) -> UserError:
+        return UserError(
+            f"{what} is not finite at step {step} of {run.scale}/{run.dataset}/{run.model_name}/{run.seed}: lower "
+            "training.learning_rate or training.clip_norm, or check the word vectors; "
+            f"the checkpoint of step {history[-1]['step'] if history else 0} is kept"
+        )
+
     while not _finished(step, best_step, config) and step != until:
         if time.monotonic() >= deadline:
             save_checkpoint(checkpoint, identity, digest, model, average, optimizer, best, progress_now())
@@ -173,16 +196,14 @@ def training_steps(
         loss, norm = yield Step(task, rows, step, optimizer, config.clip_norm)
         step += 1
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise UserError(
-                f"the loss or its gradient is not finite at step {step} of {run.scale}/{run.dataset}/{run.model_name}/"
-                f"{run.seed}: lower training.learning_rate or training.clip_norm, or check the word vectors; "
-                f"the checkpoint of step {history[-1]['step'] if history else 0} is kept"
-            )
+            raise diverged("the loss or its gradient")
         if average is not None:
             average.update_parameters(model)
         loss_sum += loss
         if step % config.validate_every == 0 or step == config.max_steps:
             scores = task.validate(judged).model_dump()
+            if not all(math.isfinite(value) for value in scores.values() if isinstance(value, float)):
+                raise diverged("the validation loss")
             steps_since = step - (history[-1]["step"] if history else 0)
             history.append(
                 {
@@ -207,6 +228,11 @@ def training_steps(
         reporter.update(step, min(expected_steps, until) if until else expected_steps, status)
 
     if until is not None:
+        if step != until:
+            raise UserError(
+                f"{run.scale}/{run.dataset}/{run.model_name}/{run.seed} stops learning at step {step}, before step "
+                f"{until}, which other models start from: raise training.patience, or let them start earlier"
+            )
         for path in (_kept_steps(folder, until), _first_steps(folder, until)):
             write_tensors(path, judged.state_dict(), {"identity": identity})
         return True
@@ -217,10 +243,8 @@ def training_steps(
 
 def _write_course(folder: Path, progress: Progress, stopped: str) -> None:
     """Write how training went, so far or in the end, and what it cost."""
-    course = {"steps": progress.step, "best_step": progress.best_step, "stopped": stopped, "history": progress.history}
-    write_json(folder / "training.json", {**course, "environment": progress.environment})
-    timing = {"wall_seconds": round(progress.seconds, 1), "peak_memory_mib": progress.peak_memory_mib}
-    write_json(folder / "timing.json", timing)
+    write_json(folder / "training.json", progress.course(stopped))
+    write_json(folder / "timing.json", progress.timing)
 
 
 def _peak_memory_mib() -> int:

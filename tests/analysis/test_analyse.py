@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from pydantic import ValidationError
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
@@ -47,6 +48,13 @@ def test_packed_numbers_come_back_within_half_a_step():
         assert Packed.model_validate_json(found.model_dump_json()) == found
 
 
+@pytest.mark.parametrize("changes", [{"data": "AAAA"}, {"data": "not base64"}, {"shape": [5, 14]}])
+def test_packed_numbers_that_are_damaged_are_refused(changes: dict[str, object]):
+    found = Packed.pack(np.zeros((5, 13)), "byte").model_dump(mode="json") | changes
+    with pytest.raises(ValidationError, match="damaged"):
+        Packed.model_validate(found)
+
+
 @torch.no_grad()
 def test_a_classifier(config: Config, prepared: Prepared, texts: Path, tmp_path: Path):
     run, folder = config.run("sst", "skim", 0), untrained(config, "sst", "skim", prepared, tmp_path)
@@ -70,7 +78,11 @@ def test_a_classifier(config: Config, prepared: Prepared, texts: Path, tmp_path:
 def test_a_reader(name: str, config: Config, squad: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What the untrained reader says of every third question is right."""
     run, folder = config.run("squad", name, 0), untrained(config, "squad", name, squad, tmp_path)
-    model, split, scoring = load_reader(run, squad, folder), read_questions(squad, SCORED_SPLIT), read_scoring(squad)
+    model, split, scoring = (
+        load_reader(run, squad, folder).model,
+        read_questions(squad, SCORED_SPLIT),
+        read_scoring(squad),
+    )
     said = list(answer_questions(model, split, scoring).predictions.values())
     answers = [right if row % 3 else [said[row]] for row, right in enumerate(scoring.answers)]
     scoring = replace(scoring, answers=answers)

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,17 @@ def test_random_vectors_follow_the_seed(prepared: Prepared, tmp_path: Path) -> N
     assert torch.equal(tables[0], tables[1])
     assert not torch.equal(tables[0], tables[2])
     assert tables[0][2:].std() == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["train", "vectors"])
+def test_a_file_of_another_preparation_is_refused(name: str, prepared: Prepared, tmp_path: Path) -> None:
+    copy = open_prepared(Path(shutil.copytree(prepared.folder, tmp_path / "copy")), "sst")
+    content = bytearray((file := copy.folder / f"{name}.safetensors").read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}\.safetensors: damaged, or of another preparation than its manifest"):
+        copy.vectors() if name == "vectors" else copy.split(name)
+    copy.split("validation")
 
 
 def test_a_folder_of_another_dataset_is_refused(prepared: Prepared) -> None:

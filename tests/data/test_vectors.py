@@ -102,7 +102,7 @@ def test_a_word_may_hold_spaces(tmp_path: Path) -> None:
 
 def test_words_that_are_bytes_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "v.npz", words=np.array([b"the"]), vectors=np.zeros((1, 3), np.float32))
-    with pytest.raises(UserError, match="needs arrays words and vectors.*: words are not text"):
+    with pytest.raises(UserError, match=r"needs arrays words and vectors.*: words are not text"):
         load_vector_file(tmp_path / "v.npz", 3)
 
 

@@ -85,6 +85,18 @@ def test_skim_loss_is_the_mean_over_real_tokens(layer: SkimLSTM) -> None:
     assert float(decisions.skim_loss()) == pytest.approx(sum(by_hand) / B, rel=1e-6)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_skim_rate_is_the_share_of_real_tokens(bidirectional: bool) -> None:
+    layer = SkimLSTM(E, D, S, bidirectional=bidirectional).eval()
+    packed = pack_padded_sequence(torch.randn(T, B, E), LENGTHS, enforce_sorted=False)
+    decisions = layer(packed, return_decisions=True)[2]
+    skimmed = [not r for read in decisions.read for b, length in enumerate(LENGTHS) for r in read[:length, b].tolist()]
+    assert 0 < sum(skimmed) < len(skimmed)
+    assert float(decisions.skim_rate()) == pytest.approx(sum(skimmed) / len(skimmed), rel=1e-6)
+    alone = layer(torch.randn(T, E), return_decisions=True)[2]
+    assert float(alone.skim_rate()) == pytest.approx(1 - alone.read.double().mean().item(), rel=1e-6)
+
+
 def test_policy_learns_from_the_task_alone(layer: SkimLSTM) -> None:
     layer.train()
     layer(torch.randn(T, B, E))[1][0].sum().backward()

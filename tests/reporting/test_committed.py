@@ -12,6 +12,7 @@ from skimrnn.measures.gpu import GPUReport
 from skimrnn.reporting.benchmark import markdown as cpu_markdown
 from skimrnn.reporting.benchmark import read_runs
 from skimrnn.reporting.claims import Trial, claims_markdown, try_claims
+from skimrnn.reporting.datasets import read_counts, write_dataset_tables
 from skimrnn.reporting.evidence import Evidence, read_evidence
 from skimrnn.reporting.gpu_benchmark import markdown
 from skimrnn.reporting.records import read_task_results
@@ -26,6 +27,7 @@ def test_the_tables_follow_from_the_records(tmp_path: Path):
     config = read_config(ROOT / "config" / "paper.yaml")
     for task in config.tasks:
         write_tables(read_task_results(config, task, ROOT / "results"), tmp_path)
+    write_dataset_tables(read_counts(ROOT / "results" / "paper" / "datasets.json"), tmp_path)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (ROOT / "reports" / "paper" / path.name).read_bytes(), f"{path.name}: make report"
 

@@ -1,5 +1,6 @@
 """Comparing two sets of records: paired where it can be, and one clear line where it cannot."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from typer.testing import CliRunner
 from skimrnn.cli import app
 from skimrnn.config import Config
 from skimrnn.errors import UserError
+from skimrnn.files import read_json, write_json
 from skimrnn.reporting.compare import Difference, compare_records
+from skimrnn.training.record import read_record
 from tests.reporting.analyses import store_analysed
 from tests.reporting.conftest import build_config, build_record, changed, store_record
 
@@ -49,6 +52,45 @@ def test_without_analyses_seeds_are_paired_and_other_seeds_are_not(folder: Path,
     assert other.paired == "no" and other.interval is not None and other.right[1] == 2
     alone = accuracy(folder / "lstm" / "0.json", tmp_path / "other" / "paper/sst/lstm/1.json")
     assert alone.interval is None and alone.p is None
+
+
+def test_models_are_compared_by_their_names(folder: Path, tmp_path: Path):
+    other = Path(shutil.copytree(folder, tmp_path / "other" / "sst"))
+    for path in sorted(other.rglob("skim-5-0.01/*.json")):
+        record = read_json(path)
+        if "test" in record:
+            write_json(path, changed(read_record(path), "test.accuracy", 0.5).model_dump(mode="json"))
+        else:
+            path.unlink()
+    found = [d for d in compare_records(str(folder), str(other)) if d.measure == "accuracy (%)"]
+    assert [(d.models, d.paired) for d in found] == [
+        (("lstm", "lstm"), "seed, example"),
+        (("skim-5-0.01", "skim-5-0.01"), "seed"),
+    ]
+    assert found[0].difference == 0 and found[1].difference == pytest.approx(50 - 85.25)
+    shutil.rmtree(other / "lstm")
+    (other / "skim-5-0.01").rename(other / "renamed")
+    for path in (other / "renamed").iterdir():
+        write_json(path, changed(read_record(path), "config.model_name", "renamed").model_dump(mode="json"))
+    with pytest.raises(UserError, match="sst: no model in common: name one on each side"):
+        compare_records(str(folder), str(other))
+    assert accuracy(folder / "lstm", other).models == ("lstm", "renamed")
+
+
+def test_other_texts_are_not_compared(folder: Path):
+    path = folder / "lstm" / "0.json"
+    record = read_json(path)
+    record["data"]["release"]["test"]["sha256"] = "0" * 64
+    write_json(path, record)
+    with pytest.raises(UserError, match="are scored on different texts"):
+        compare_records(str(folder / "lstm" / "0.json"), str(folder / "skim-5-0.01"))
+
+
+@pytest.mark.parametrize("text", ['{"config": null}', '{"config": {"dataset": ["sst"]}}', "[]"])
+def test_what_is_no_record_is_told(text: str, folder: Path):
+    (folder / "lstm" / "9.json").write_text(text)
+    with pytest.raises(UserError, match=r"9\.json: not a record"):
+        compare_records(str(folder / "lstm"), str(folder / "skim-5-0.01"))
 
 
 def test_an_analysis_of_other_weights_is_refused(folder: Path, config: Config):

@@ -132,9 +132,36 @@ def test_a_pack_that_does_not_fit_goes_on_as_two(
     assert fleet._train_pack([Job(run) for run in runs], places, CPU, math.inf, said.append) == []
     assert (trained, written) == ([[0, 1], [2], [3, 4]], [0, 1, 2, 3, 4])
     assert said[0] == "the GPU has no memory for 5 runs together: on with 2 and 3"
-    with pytest.raises(type(error)):
-        monkeypatch.setattr(fleet, "train_together", lambda *_: train_two([None] * 3))
-        fleet._train_pack([Job(runs[0])], places, CPU, math.inf, said.append)
+    monkeypatch.setattr(fleet, "train_together", lambda *_: train_two([None] * 3))
+    (failure,) = fleet._train_pack([Job(runs[0])], places, CPU, math.inf, said.append)
+    assert str(failure).startswith("sst lstm 0: out of memory on the GPU")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_run_that_lacks_memory_leaves_the_others_and_a_lost_gpu_none(
+    lost: bool, config: Config, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def train_or_fail(run: RunConfig, *_: object, **__: object) -> bool:
+        begun.append(run.model_name)
+        if run.model_name == "lstm":
+            raise RuntimeError("CUDA error: unspecified launch failure") if lost else MemoryError()
+        return False
+
+    monkeypatch.setattr(fleet, "train", train_or_fail)
+    runs = missing_runs(config, places, [], [], [0])
+    with pytest.raises(RuntimeError if lost else UserError, match="launch failure" if lost else "sst lstm 0: out of"):
+        run_fleet(config, runs, places, CPU)
+    assert begun == (["lstm"] if lost else ["lstm", "skim"])
+
+
+def test_texts_that_cannot_be_analysed_are_told_before_training(config: Config, places: Places) -> None:
+    (places.tokens / "sst").unlink()
+    (places.tokens / "sst").symlink_to(places.prepared / "sst")
+    with pytest.raises(UserError, match="another step's folder"):
+        run_fleet(config, missing_runs(config, places, [], [], []), places, CPU)
+    assert not places.runs.exists()
 
 
 def test_a_run_waits_for_its_own_first_steps_alone(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,23 +230,29 @@ def test_a_run_that_others_start_from_keeps_its_first_steps(places: Places, monk
 
 
 INTERRUPTED = """
-import signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
+from skimrnn.errors import interrupt_on_termination
 from skimrnn.fleet import fleet
 from skimrnn.fleet.__main__ import main
 begun = Path(sys.argv[1])
 def do(job, *_):
-    (begun / job.title).touch()
+    (begun / f"{job.title} {os.getpid()}").touch()
     time.sleep(2)
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt_on_termination()
     fleet._do = do
     main(sys.argv[2:])
 """
 
 
-@pytest.mark.parametrize("whole_group", [False, True])
-def test_an_interruption_ends_it(whole_group: bool, config: Config, places: Places, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "whole_group"), [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, False)]
+)
+def test_an_interruption_ends_it(
+    sent: signal.Signals, whole_group: bool, config: Config, places: Places, tmp_path: Path
+) -> None:
     """What has not begun does not begin, whoever hears of it."""
     (script := tmp_path / "interrupted.py").write_text(INTERRUPTED)
     (begun := tmp_path / "begun").mkdir()
@@ -231,10 +264,26 @@ def test_an_interruption_ends_it(whole_group: bool, config: Config, places: Plac
     while len(list(begun.iterdir())) < 2:
         assert process.poll() is None
         time.sleep(0.01)
-    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    (os.killpg if whole_group else os.kill)(process.pid, sent)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130 and "interrupted: run the same command to go on" in said
     assert len(list(begun.iterdir())) < 4
+
+
+def test_workers_end_with_a_fleet_that_is_killed(config: Config, places: Places, tmp_path: Path) -> None:
+    (script := tmp_path / "interrupted.py").write_text(INTERRUPTED.replace("time.sleep(2)", "time.sleep(600)"))
+    (begun := tmp_path / "begun").mkdir()
+    process = subprocess.Popen([sys.executable, script, str(begun), *command(config, places, "--jobs", "2")])
+    while len(list(begun.iterdir())) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    workers = [Path("/proc") / path.name.split()[-1] for path in begun.iterdir()]
+    end = time.monotonic() + 20
+    while any(worker.exists() for worker in workers):
+        assert time.monotonic() < end, "workers live on"
+        time.sleep(0.05)
 
 
 def test_a_result_that_cannot_be_written_does_not_keep_the_others_from_it(
@@ -284,6 +333,7 @@ def test_runs_of_one_shape(config: Config) -> None:
     [
         (("--dataset", "imdb"), "unknown dataset imdb: the test config has sst"),
         (("--model", "gru"), "unknown model gru: the test config has lstm, skim"),
+        (("--seed", "99"), "the test config has no run of these datasets, models and seeds"),
         (("--device", "tpu"), "unknown device 'tpu'"),
         (("--prepared", "nowhere"), "cannot read nowhere/sst/manifest.json"),
     ],

@@ -12,6 +12,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from skimrnn import kernels
+from skimrnn.analysis.analyse import analyse
+from skimrnn.analysis.subject import open_subject
 from skimrnn.config import (
     BiDAFConfig,
     Config,
@@ -30,7 +32,7 @@ from skimrnn.data.questions import (
     read_scoring,
 )
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_tensors
+from skimrnn.files import read_json, read_tensors, write_json
 from skimrnn.layers import SkimLSTM
 from skimrnn.measures.flops import FlopReduction, flop_reduction, reader_operations
 from skimrnn.measures.squad import normalise
@@ -166,6 +168,8 @@ def test_an_unfinished_run_is_scored_as_one(config: Config, squad: Prepared, tmp
     train(settings, squad, tmp_path, Silent(), until=10)
     with pytest.raises(UserError, match="the run is not finished: train on, or --unfinished"):
         write_reading_record(settings, squad, tmp_path, tmp_path / "0.json")
+    course = read_json(tmp_path / "training.json")  # As training that goes on meanwhile may have left it.
+    write_json(tmp_path / "training.json", course | {"steps": 5, "best_step": 5})
     write_reading_record(settings, squad, tmp_path, tmp_path / "0.json", unfinished=True)
     record = read_reading_record(tmp_path / "0.json")
     assert (record.training.stopped, record.training.steps) == ("unfinished", 10)
@@ -178,13 +182,36 @@ def test_an_unfinished_run_is_scored_as_one(config: Config, squad: Prepared, tmp
         write_reading_record(settings, squad, tmp_path, tmp_path / "0.json", unfinished=True)
 
 
+def test_a_checkpoint_that_is_written_while_it_is_analysed_is_refused(
+    config: Config, squad: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.run("squad", "standard", 0)
+    train(settings, squad, tmp_path, Silent(), until=10)
+    assert not analyse(settings, squad, None, tmp_path, unfinished=True).finished
+
+    def open_and_write(*arguments: Any) -> Any:
+        subject = open_subject(*arguments)
+        train(settings, squad, tmp_path, Silent(), until=20)
+        return subject
+
+    monkeypatch.setattr("skimrnn.analysis.analyse.open_subject", open_and_write)
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors: training wrote it anew while it was read"):
+        analyse(settings, squad, None, tmp_path, unfinished=True)
+
+
+def test_without_a_question_to_train_on_nothing_is_trained(config: Config, squad: Prepared, tmp_path: Path) -> None:
+    settings = config.run("squad", "standard", 0).model_copy(update={"context_limit": 1})
+    with pytest.raises(UserError, match="no question to train on has a context of at most 1 tokens"):
+        train(settings, squad, tmp_path, Silent())
+
+
 @pytest.mark.parametrize("model", ["skim", "sk_bidaf"])
 def test_predictions_and_decisions_are_those_of_the_scores(
     model: str, config: Config, squad: Prepared, tmp_path: Path
 ) -> None:
     run(config, squad, tmp_path / "skim", model)
     record = read_reading_record(tmp_path / "skim" / "0.json")
-    reader, split = load_reader(record.config, squad, tmp_path / "skim"), read_questions(squad, SCORED_SPLIT)
+    reader, split = load_reader(record.config, squad, tmp_path / "skim").model, read_questions(squad, SCORED_SPLIT)
     expected = reading_operations(reader, split, record.test.layer_skim_rates, squad)
     assert (record.operations, record.flop_reduction) == expected
     predictions = read_json(tmp_path / "skim" / "0.predictions.json")

@@ -19,10 +19,11 @@ from skimrnn.data.embedded import lexicon
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.registry import DATASETS
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_tensors, write_tensors
+from skimrnn.files import only_user, read_json, read_tensors, sha256_of_file, write_tensors
 from skimrnn.measures.flops import flop_reduction
 from skimrnn.models import Classifier
 from skimrnn.provenance import environment
+from skimrnn.training import classification
 from skimrnn.training.classification import build_classifier, training_loss
 from skimrnn.training.evaluate import Scores, evaluate
 from skimrnn.training.record import load_classifier, read_record, write_record
@@ -238,9 +239,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(prepare
     before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
     copy = shutil.copytree(prepared.folder, tmp_path / "prepared")
     write_tensors(copy / "vectors.safetensors", {"vectors": torch.full_like(prepared.vectors(), float("nan"))})
+    vectors = prepared.manifest["vectors"] | {"sha256": sha256_of_file(copy / "vectors.safetensors")}
     with pytest.raises(UserError, match="not finite at step 1 of test/sst/skim/0: lower"):
-        train(run, Prepared(copy, prepared.manifest), tmp_path / "other", Silent())
-    assert list((tmp_path / "other").glob("*")) == [] if (tmp_path / "other").exists() else True
+        train(run, Prepared(copy, prepared.manifest | {"vectors": vectors}), tmp_path / "other", Silent())
+    assert list((tmp_path / "other").glob("*")) == []
     tensors, metadata = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
     tensors["model.output.weight"][0, 0] = float("nan")
     write_tensors(tmp_path / "run" / "checkpoint.safetensors", tensors, metadata)
@@ -250,6 +252,57 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(prepare
         train(run, prepared, tmp_path / "run", Silent())
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == poisoned
     assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_a_validation_that_is_not_finite_is_not_kept(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_config().run("sst", "lstm", 0)
+    with pytest.raises(KilledError):
+        train(run, prepared, tmp_path, KillAt(21))
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    real = classification.evaluate
+    monkeypatch.setattr(classification, "evaluate", lambda *a: real(*a).model_copy(update={"loss": float("nan")}))
+    with pytest.raises(UserError, match=r"validation loss is not finite at step 40 .* checkpoint of step 20 is kept"):
+        train(run, prepared, tmp_path, Silent())
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_first_steps_that_are_never_taken_are_not_written(prepared: Prepared, tmp_path: Path) -> None:
+    run = small_config(learning_rate=1e-12, patience=4, validate_every=4).run("sst", "lstm", 0)
+    with pytest.raises(UserError, match="test/sst/lstm/0 stops learning at step 8, before step 20, which other models"):
+        train(run, prepared, tmp_path, Silent(), until=20)
+    assert not list(tmp_path.glob("*step-20*"))
+    train(run, prepared, tmp_path, Silent(), until=8)
+    assert (tmp_path / "step-8.safetensors").exists()
+
+
+def test_a_run_has_its_folder_to_itself_and_leaves_it_when_it_ends(prepared: Prepared, tmp_path: Path) -> None:
+    run = small_config(max_steps=4).run("sst", "lstm", 0)
+    (tmp_path / ".checkpoint.safetensors.x.part").write_text("of a run that was killed")
+    with only_user(tmp_path, "trains this run"):
+        assert not list(tmp_path.iterdir())
+        (part := tmp_path / ".weights.safetensors.y.part").write_text("of a run that goes on")
+        with pytest.raises(UserError, match="another process trains this run there: wait for it, or stop it"):
+            train(run, prepared, tmp_path, Silent())
+        assert part.exists()
+    for _ in range(2):
+        train(run, prepared, tmp_path, Silent())
+    assert not part.exists()
+
+
+def test_a_termination_is_one_line(prepared: Prepared, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(small_config(max_steps=100_000).model_dump(mode="json")))
+    arguments = map(str, train_command(config, prepared, tmp_path / "run"))
+    process = subprocess.Popen([sys.executable, "-m", "skimrnn", *arguments], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and said.endswith("interrupted: run the same command to go on\n")
+    assert "Traceback" not in said and not list((tmp_path / "run").glob(".*"))
 
 
 def test_temperature_follows_the_paper() -> None:

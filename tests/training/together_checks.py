@@ -12,7 +12,7 @@ from torch.nn import functional
 from skimrnn.data.batches import Batch
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_tensors, write_tensors
+from skimrnn.files import read_json, read_tensors, sha256_of_file, write_tensors
 from skimrnn.kernels import gpu
 from skimrnn.layers import SkimLSTM
 from skimrnn.models import Classifier, ClozeReader
@@ -37,7 +37,10 @@ def few(prepared: Prepared, tmp_path: Path) -> Prepared:
         tensors = {"tokens": torch.cat(tokens), "offsets": offsets, "labels": split.labels[:count]}
         write_tensors(tmp_path / "few" / f"{name}.safetensors", tensors)
     write_tensors(tmp_path / "few" / "vectors.safetensors", {"vectors": prepared.vectors()})
-    return Prepared(tmp_path / "few", prepared.manifest)
+    files = {
+        name: {"sha256": sha256_of_file(tmp_path / "few" / f"{name}.safetensors")} for name in ("train", "validation")
+    }
+    return Prepared(tmp_path / "few", prepared.manifest | {"splits": files})
 
 
 @pytest.mark.parametrize("model", ["lstm", "skim"])

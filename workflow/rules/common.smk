@@ -132,8 +132,8 @@ def came_with_the_checkout(dataset):
 def require_config(record, run):
     """Refuse a record of another config at once: the report would do so when all else is done."""
     try:
-        settings = RunConfig.model_validate(read_json(record).get("config"))
-    except ValidationError:
+        settings = RunConfig.model_validate(read_json(record)["config"])
+    except (KeyError, TypeError, ValidationError):
         settings = None
     if settings != run:
         raise UserError(

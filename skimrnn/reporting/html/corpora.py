@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import RootModel
-
 from skimrnn.data.registry import get_dataset
 from skimrnn.data.statistics import DatasetStatistics
-from skimrnn.files import read_model
 from skimrnn.published import published_value
-from skimrnn.reporting.datasets import best_convention, dataset_remarks
+from skimrnn.reporting.datasets import best_convention, dataset_remarks, read_counts
 from skimrnn.reporting.html.cells import Cell
 from skimrnn.reporting.html.origins import Origin, Origins, Part
 from skimrnn.reporting.table import NOTHING
@@ -22,10 +19,6 @@ _MEASURES = {
     "vocabulary_size": "Vocabulary",
 }
 _PRINTED = "Printed in the paper's table of datasets (skimrnn/published/numbers.csv)."
-
-
-class _Counted(RootModel[list[DatasetStatistics]]):
-    """The file that `data stats` writes."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +43,8 @@ class Corpora:
 
 def read_corpora(path: Path, origins: Origins) -> Corpora | None:
     """The counts that lie at `path`; None where there are none."""
-    if not path.exists():
+    if not (counted := read_counts(path)):
         return None
-    counted = read_model(path, _Counted).root
     vocabulary, distance = best_convention(counted, "vocabulary")
     length, _ = best_convention(counted, "mean_length")
     note = (

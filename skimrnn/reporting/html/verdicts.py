@@ -71,6 +71,7 @@ def source_of(run: str, evidence: Evidence, folder: Path, origins: Origins) -> s
     """The key of what a run says of itself: `<dataset>/<model>/<seed>`, or `benchmark/<device>`."""
     if run.startswith("benchmark/"):
         if run == "benchmark/cpu":
+            assert evidence.benchmark is not None
             environment, kernel = evidence.benchmark.environment, evidence.benchmark.isa
         else:
             assert evidence.gpu_benchmark is not None
