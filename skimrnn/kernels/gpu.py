@@ -23,7 +23,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -88,7 +88,7 @@ def skim_lstm(
     (N, B), state and weights likewise, and `temperature` may be (N); `reverse` is for one alone.
     """
     if reverse:
-        order = reversal(lengths, len(inputs))
+        order = reversal(lengths, inputs.shape[-3])
         ordered = skim_lstm(
             reorder(inputs, order),
             lengths,
@@ -111,7 +111,7 @@ def lstm(
 ) -> tuple[Tensor, State]:
     """Run a plain LSTM over `inputs` (T, B, E), or several with a leading dimension: outputs and the last (h, c)."""
     if reverse:
-        order = reversal(lengths, len(inputs))
+        order = reversal(lengths, inputs.shape[-3])
         outputs, last = lstm(reorder(inputs, order), lengths, state, weights)
         return reorder(outputs, order), last
     outputs, hidden, cell, _, _ = _run(inputs, lengths, state, [*weights], 0.0, None, 1.0)
@@ -131,8 +131,6 @@ def _run(
     hidden, cell = (s.contiguous() for s in state)
     assert hidden.shape == cell.shape == (*models, batch, weights[1].shape[-1]), (inputs.shape, hidden.shape)
     assert lengths.shape == (*models, batch), (inputs.shape, lengths.shape)
-    if math.prod(inputs.shape[-3:-1]) * _row_size(weights) >= 1 << 31:  # Places in a model's rows of gates.
-        raise ValueError(f"{inputs.shape[-3]} steps of {batch} sequences are too many for one launch: split the batch")
     if not isinstance(temperature, Tensor):
         temperature = inputs.new_full(models, temperature)
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, hidden, cell, *weights))
@@ -579,7 +577,7 @@ class _Layout(NamedTuple):
     one: Tensor
 
 
-@cache
+@lru_cache(maxsize=16)  # One takes twice the memory of its weights.
 def _layout(heights: tuple[int, ...], width: int, size: int, device: torch.device) -> _Layout:
     """The layout of parts (big cell, small cell, decision) of so many rows."""
     columns, used, place = width + size + 2, sum(heights), 0
@@ -682,6 +680,8 @@ def _launch_forward(
     `weights` are the four of a plain cell, or those of the big cell, the small one and the decision.
     """
     (*models, steps, batch, width), size, heights = inputs.shape, hidden.shape[-1], _heights(weights)
+    if steps * batch * _row_size(weights) >= 1 << 31:  # Places in a model's rows of gates.
+        raise ValueError(f"{steps} steps of {batch} sequences are too many for one launch: split the batch")
     layout = _layout(heights, width, size, inputs.device)
     packed = _at(torch.cat([weight.flatten(len(models)) for weight in weights], dim=-1), layout.order)
     views = _views(packed, width, size)
@@ -722,7 +722,10 @@ def _launch_forward(
     return results  # type: ignore[return-value]
 
 
-_forward = torch.library.custom_op("skimrnn::gpu_forward", _launch_forward, mutates_args=())
+# The operators keep layouts, which a CUDA graph's own memory would hold: torch.compile leaves them out of graphs.
+_TAGS = (torch.Tag.cudagraph_unsafe,)
+
+_forward = torch.library.custom_op("skimrnn::gpu_forward", _launch_forward, mutates_args=(), tags=_TAGS)
 
 
 def _heights(weights: Sequence[Tensor]) -> tuple[int, ...]:
@@ -825,7 +828,7 @@ def _launch_backward(
     return d_inputs, d_first_hidden, d_first_cell, _at(d_rows.flatten(-2), layout.back)
 
 
-_backward = torch.library.custom_op("skimrnn::gpu_backward", _launch_backward, mutates_args=())
+_backward = torch.library.custom_op("skimrnn::gpu_backward", _launch_backward, mutates_args=(), tags=_TAGS)
 
 
 @_backward.register_fake

@@ -44,7 +44,7 @@ def _both_directions(
     inputs: Tensor, lengths: Tensor, state: Tensor, cells: list[CellWeights]
 ) -> list[tuple[Tensor, Tensor]]:
     """Outputs and the last h forward and backward, in one launch."""
-    order = reversal(lengths, len(inputs))
+    order = reversal(lengths, inputs.shape[0])
     sides, first = torch.stack([inputs, reorder(inputs, order)]), state.expand(2, *state.shape)
     weights = CellWeights(*map(torch.stack, zip(*cells, strict=True)))
     outputs, last = kernels.lstm(sides, lengths.expand(2, -1), (first, first), weights)

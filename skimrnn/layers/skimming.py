@@ -218,7 +218,7 @@ class SkimmingLayer(nn.Module):
         suffixes = list(self._suffixes(layer))
         if not (self.bidirectional and self._takes_models and runs_models_together(inputs)):
             return [self._run_direction(inputs, lengths, *each) for each in zip(states, suffixes, strict=True)]
-        order = reversal(lengths, len(inputs))
+        order = reversal(lengths, inputs.shape[0])  # Not len(), which a trace would make a constant.
         state = tuple(torch.stack(parts) for parts in zip(*states, strict=True))
         sides = torch.stack([inputs, reorder(inputs, order)])
         noise = self._noise(sides)

@@ -144,11 +144,40 @@ def test_the_operator_is_the_function(result: str, seed: int, monkeypatch: pytes
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace:DeprecationWarning")
 @torch.no_grad()
-def test_traced_is_eager(seed: int) -> None:
-    layer = SkimLSTM(3, 5, 2).to(DEVICE).eval()
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_traced_is_eager(bidirectional: bool, seed: int) -> None:
+    """With other steps and another batch than those of the trace."""
+    layer = SkimLSTM(3, 5, 2, bidirectional=bidirectional).to(DEVICE).eval()
     traced = torch.jit.trace(layer, (torch.randn(4, 2, 3, device=DEVICE),), check_trace=False)
-    inputs = torch.randn(5, 3, 3, device=DEVICE)
-    assert torch.equal(traced(inputs)[0], layer(inputs)[0])
+    for steps in (3, 5):
+        inputs = torch.randn(steps, 3, 3, device=DEVICE)
+        assert torch.equal(traced(inputs)[0], layer(inputs)[0])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_exported_is_eager(bidirectional: bool, seed: int) -> None:
+    layer = SkimLSTM(3, 5, 2, bidirectional=bidirectional).to(DEVICE).eval()
+    shapes = ({0: torch.export.Dim("T")},)
+    with torch.no_grad():
+        program = torch.export.export(layer, (torch.randn(4, 2, 3, device=DEVICE),), dynamic_shapes=shapes)
+        for steps in (3, 5):
+            inputs = torch.randn(steps, 2, 3, device=DEVICE)
+            assert torch.equal(program.module()(inputs)[0], layer(inputs)[0])
+
+
+@pytest.mark.skipif(gpu.INTERPRETED, reason="CUDA graphs need a GPU")
+def test_compiled_for_graphs_is_eager(seed: int) -> None:
+    """Without a call of these sizes before, which would have made what the operators keep outside a graph's memory."""
+    layer = SkimLSTM(3, 7, 2).to(DEVICE).eval()
+    compiled, inputs = torch.compile(layer, mode="reduce-overhead"), torch.randn(4, 2, 3, device=DEVICE)
+    with torch.no_grad():
+        results = [compiled(inputs)[0].clone() for _ in range(3)]
+        assert all(torch.equal(result, layer(inputs)[0]) for result in results)
+
+
+def test_operators_stay_out_of_cuda_graphs() -> None:
+    for operator in (torch.ops.skimrnn.gpu_forward, torch.ops.skimrnn.gpu_backward):
+        assert torch.Tag.cudagraph_unsafe in operator.default.tags
 
 
 @pytest.mark.parametrize("sizes", SIZES)
