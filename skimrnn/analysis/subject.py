@@ -1,7 +1,6 @@
 """What is analysed: a trained model with the split that its record scores, read text by text or token by token."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch.nn import functional
 
 from skimrnn.analysis.forced import ForcedSkimLSTM
 from skimrnn.config import ReaderConfig, RunConfig, SkimLSTMConfig
-from skimrnn.data.batches import collate
+from skimrnn.data.batches import collate, evaluation_rows
 from skimrnn.data.prepare import UNKNOWN, Prepared
 from skimrnn.data.questions import SCORED_SPLIT, collate_questions, read_questions, read_scoring
 from skimrnn.errors import UserError
@@ -26,8 +25,6 @@ from skimrnn.models import Classifier, ClozeReader, Reader
 from skimrnn.models.reader import decode_jointly
 from skimrnn.training.evaluate import credit
 from skimrnn.training.record import load_classifier, load_reader, reading_operations
-
-_BATCH_TOKENS = 16_000  # Padding included: bounds the memory.
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ class Subject(ABC):
         self.model.eval()
         for layer in self._layers:
             layer.threshold = threshold
-        for places in _batches(lengths):
+        for places in evaluation_rows(lengths):
             if flips is not None:
                 self._force(flips[places], torch.from_numpy(lengths[places]))
             found, losses[places], answer, decisions = self._answer(rows[places])
@@ -289,13 +286,3 @@ def open_subject(
     if tokens is None:
         raise UserError("a classifier's texts are analysed, too: name their tokenised folder with --tokens")
     return TextSubject(run, prepared, tokens, folder, device)
-
-
-def _batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Places of texts in batches of similar length, the longest first: a batch is as long as its first text."""
-    order = np.argsort(lengths, kind="stable")[::-1]
-    start = 0
-    while start < len(order):
-        size = max(1, _BATCH_TOKENS // int(lengths[order[start]]))
-        yield order[start : start + size].copy()
-        start += size

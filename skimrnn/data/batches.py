@@ -10,6 +10,7 @@ from torch import Tensor
 from skimrnn.data.prepare import PADDING, Split
 
 _BATCHES_PER_BUCKET = 50
+_EVALUATION_TOKENS = 16_000  # Of a batch, padding included: bounds the memory.
 
 
 class Lengths(Protocol):
@@ -68,6 +69,16 @@ def training_rows(split: Lengths, batch_size: int, seed: int, epoch: int) -> lis
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         batches.extend(rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
     return [batches[place] for place in random.permutation(len(batches))]
+
+
+def evaluation_rows(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of each batch of texts of similar length (N), the longest first: a batch is as long as its first."""
+    order = np.argsort(lengths, kind="stable")[::-1]
+    start = 0
+    while start < len(order):
+        size = max(1, _EVALUATION_TOKENS // int(lengths[order[start]]))
+        yield order[start : start + size].copy()
+        start += size
 
 
 def evaluation_batches(split: Split, batch_size: int) -> Iterator[Batch]:

@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from skimrnn.data.tokens import EMPTY
+
 _QUOTES = ("``", "''")
 _JOINTS = re.compile(r"([-‐‑‒–—−/~“”„«»])")  # An answer often ends within a compound, as in 1990-1991 or km/h.
 
@@ -20,7 +22,7 @@ def tokenise_with_offsets(text: str) -> list[Token]:
 
     Compounds are split at hyphens and slashes, curved quotes off their words. The Treebank rules write quotes (", ``
     and '') as `` where they open and '' where they close, which is how they stand in the vocabulary; all other tokens
-    are their own characters. A text without tokens becomes the single token `<empty>` of no characters.
+    are their own characters. A text without tokens becomes the single token `EMPTY` of no characters.
     """
     from skimrnn.data.treebank import SENTENCES, WORDS
 
@@ -37,4 +39,4 @@ def tokenise_with_offsets(text: str) -> list[Token]:
                 width = length if len(parts) == 1 else len(part)
                 tokens.append(Token(part.lower(), place, place + width))
                 place += width
-    return tokens or [Token("<empty>", 0, 0)]
+    return tokens or [Token(EMPTY, 0, 0)]

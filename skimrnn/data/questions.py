@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from skimrnn.config import VectorsConfig
+from skimrnn.data.batches import evaluation_rows
 from skimrnn.data.prepare import PADDING, SCORING, UNKNOWN, Prepared, data_digest
 from skimrnn.data.registry import Dataset
 from skimrnn.data.stages import read_manifest
@@ -27,7 +28,6 @@ from skimrnn.files import sha256_of_file, write_json, write_tensors
 SCORED_SPLIT = "validation"
 _WORD_LENGTH = 16
 _RARE_CHARACTER = 50  # Characters of train that occur less often are unknown.
-_EVALUATION_TOKENS = 16_000  # Of the contexts of one batch, padding included: bounds the memory.
 
 
 @dataclass(frozen=True)
@@ -148,19 +148,8 @@ def _padded(split: Questions, texts: Tensor) -> Padded:
 
 def evaluation_questions(split: Questions) -> Iterator[tuple[np.ndarray, QuestionBatch]]:
     """Every question once, with its row, in batches of contexts of similar length."""
-    for rows in evaluation_rows(split):
+    for rows in evaluation_rows(split.lengths.numpy()):
         yield rows, collate_questions(split, rows)
-
-
-def evaluation_rows(split: Questions) -> Iterator[np.ndarray]:
-    """The rows of each batch of the evaluation."""
-    lengths = split.lengths.numpy()
-    order = np.argsort(lengths, kind="stable")[::-1]  # The longest first: a batch is as long as its first context.
-    start = 0
-    while start < len(order):
-        size = max(1, _EVALUATION_TOKENS // int(lengths[order[start]]))
-        yield order[start : start + size].copy()
-        start += size
 
 
 def prepare_questions(

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from skimrnn.config import ModelConfig, ReaderConfig, SkimReaderConfig
+from skimrnn.data.batches import evaluation_rows
 from skimrnn.data.prepare import Prepared
-from skimrnn.data.questions import SCORED_SPLIT, QuestionBatch, collate_questions, evaluation_rows, read_questions
+from skimrnn.data.questions import SCORED_SPLIT, QuestionBatch, collate_questions, read_questions
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors
 from skimrnn.measures.speedup import WHOLE, ModelSpeed, Speed, time_models
@@ -44,7 +45,7 @@ def _sample(prepared: Prepared, tokens: int) -> list[QuestionBatch]:
     The last one is cut short.
     """
     split = read_questions(prepared, SCORED_SPLIT)
-    batches = list(evaluation_rows(split))
+    batches = list(evaluation_rows(split.lengths.numpy()))
     order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0))
     sample: list[QuestionBatch] = []
     for index in order.tolist():

@@ -285,7 +285,7 @@ def test_decisions_do_not_depend_on_the_batch(squad: Prepared, monkeypatch: pyte
     model = build_reader(SKIM, squad.vectors(), squad.spellings())
     split, scoring = read_questions(squad, SCORED_SPLIT), read_scoring(squad)
     together = answer_questions(model, split, scoring, keep_decisions=True)
-    monkeypatch.setattr("skimrnn.data.questions._EVALUATION_TOKENS", 100)
+    monkeypatch.setattr("skimrnn.data.batches._EVALUATION_TOKENS", 100)
     apart = answer_questions(model, split, scoring, keep_decisions=True)
     assert together.predictions == apart.predictions
     assert together.read is not None and apart.read is not None
