@@ -121,7 +121,7 @@ def without_digest(path: Path) -> None:
             TRAIN,
             "prepared/train.safetensors",
             lambda path: write_tensors(path, {"vectors": torch.ones(2)}),
-            "train.safetensors: no tensor 'tokens' in it",
+            "train.safetensors: damaged, or of another preparation than its manifest",
         ),
     ],
 )

@@ -99,7 +99,7 @@ def test_speedups_stand_beside_the_papers_by_the_way_they_were_measured(results:
     assert texts(timed, "sst")["Skim 10/.01"][-1] == "- | not run"
     machine = speed.environment.model_copy(update={"cpu": "A Processor, 4 cores", "git_commit": "12345678" * 5})
     elsewhere = replace(results, speeds={"sst": speed.model_copy(update={"environment": machine})})
-    assert "Sp: A Processor, 4 cores, plain, commit 12345678" in table_caption(elsewhere, "sst")
+    assert "Sp: 1 text, A Processor, 4 cores, plain, commit 12345678" in table_caption(elsewhere, "sst")
     assert "Sp: " not in table_caption(results, "sst")
 
 
