@@ -5,8 +5,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,10 +38,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file():
             raise UserError(f"cannot write {path}: it is there and not a file: choose another path")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _part_of(path, path.parent)
         try:
+            temporary.touch(0o600, exist_ok=False)
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -51,6 +50,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _part_of(path: Path, folder: Path) -> Path:
+    """A name for what is not whole yet: no file yet, which an interruption would leave before it can be removed."""
+    return folder / f".{path.name}.{secrets.token_hex(4)}.part"
 
 
 @contextmanager
@@ -65,8 +69,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             folder = folder.resolve()  # Maybe on another disk, where files cannot be moved to.
         beside = folder if os.path.ismount(folder) else folder.parent
         beside.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=beside, prefix=f".{folder.name}.", suffix=".part"))
+    temporary = _part_of(folder, beside)
     try:
+        with explain_os_errors("write", folder):
+            temporary.mkdir(0o700)
         yield temporary
         with explain_os_errors("write", folder):
             folder.mkdir(exist_ok=True)
