@@ -105,7 +105,12 @@ rule prepare_dataset:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        code=code_digest("data/batches.py", "data/prepare.py", "data/questions.py", "data/vectors.py"),
+        code=code_digest(
+            "data/batches.py",
+            "data/prepare.py",
+            "data/questions.py",
+            "data/vectors.py",
+        ),
     shell:
         "python -m skimrnn prepare --dataset {wildcards.dataset} --tokens {input.tokens} --vectors {input.vectors}"
         " --output {output.folder} 2> {log}"
