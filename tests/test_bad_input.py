@@ -247,6 +247,20 @@ def test_an_unfinished_classifier_is_not_scored(stages: Path) -> None:
     assert "out: the run is not finished: train on" in error_of(stages, *EVALUATE)
 
 
+@pytest.mark.parametrize("text", ["null", "[]", '{"SetFit/sst2/test.parquet": {}}'])
+def test_a_mirrors_manifest_that_is_none(text: str, tmp_path: Path) -> None:
+    write_text(tmp_path / "manifest.json", text)
+    result = CliRunner().invoke(app, ["data", "fetch", str(tmp_path), "sst"])
+    assert result.exit_code == 2 and "manifest.json: not a mirror manifest of this version" in result.output
+
+
+def test_weights_of_another_config_are_not_timed(stages: Path) -> None:
+    run = stages / "runs" / "sst" / "skim" / "0"
+    write_tensors(run / "weights.safetensors", {"embedding.weight": torch.ones(2, 2)}, {"run": "of another config"})
+    command = ["speed", "--dataset", "sst", "--prepared", "@sst/prepared", "--runs", "@runs", "--output", "@out"]
+    assert "weights.safetensors: of another config or other data" in error_of(stages, *command)
+
+
 def test_a_mirror_that_lacks_what_its_manifest_lists_is_damaged(tmp_path: Path) -> None:
     listed = {}
     for name in (f"SetFit/sst2/{split}.parquet" for split in DATASETS["sst"].rows):

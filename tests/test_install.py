@@ -63,3 +63,14 @@ def test_without_a_compiler_it_installs_says_so_and_works(tmp_path: Path) -> Non
     assert said.count("installed without its compiled kernels: its layers run on the slow path") == 1
     here, _ = _run(ROOT, tmp_path / "here.pt", SKIMRNN_KERNEL="reference")
     assert torch.equal(made["output"], here["output"])
+
+
+def test_the_layers_are_named_and_commands_say_what_they_lack():
+    program = (
+        "import sys, skimrnn; assert {'SkimLSTM', 'SkimGRU'} <= set(dir(skimrnn)); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    program = "import runpy, sys; sys.modules['typer'] = None; runpy.run_module('skimrnn', run_name='__main__')"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    said = "error: typer is not installed: the commands need pip install '.[pipeline]'\n"
+    assert (process.returncode, process.stderr) == (1, said)

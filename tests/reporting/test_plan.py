@@ -196,6 +196,9 @@ def test_the_command_prints_the_table(grid: Path, config: Config, tmp_path: Path
     assert process.returncode == 0, process.stderr
     assert re.search(r"^the whole grid +10 of 30 ", process.stdout, re.MULTILINE)
     assert re.search(r"What is left takes [\d.]+ h on 4 cores \(and 15 runs about which", process.stdout)
+    write_json(grid / "paper" / "datasets.json", [{"dataset": "sst"}])
+    damaged = skimrnn("plan", "--config", tmp_path / "paper.yaml", "--results", grid)
+    assert "datasets.json: not a dataset counts of this version" in error_of(damaged)
     (tmp_path / "empty").mkdir()
     process = skimrnn("plan", "--config", tmp_path / "paper.yaml", "--results", tmp_path / "empty")
     assert "no record with times beside it: nothing can be estimated yet" in error_of(process)
