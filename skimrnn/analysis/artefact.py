@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -94,6 +95,29 @@ class CalibrationBin(_Closed):
     reading_gain: float | None
     reading_gain_error: float | None  # Standard error of the mean.
     answers_changed: float | None  # Share of the decisions whose reversal changes what the model answers.
+
+    @model_validator(mode="after")
+    def _check_means(self) -> Self:
+        none = self.decisions == 0
+        if (self.reading_gain is None) != none or (self.answers_changed is None) != none:
+            raise ValueError("a mean of no decisions, or none of some")
+        return self
+
+    @staticmethod
+    def pooled(bins: Sequence["CalibrationBin"]) -> "CalibrationBin":
+        """The decisions of several runs in the same range together; of lone decisions there is no standard error."""
+        some = [point for point in bins if point.decisions]
+        weights = np.array([point.decisions for point in some])
+        count = int(weights.sum())
+        errors = [point.reading_gain_error for point in some]
+        return CalibrationBin(
+            low=bins[0].low,
+            high=bins[0].high,
+            decisions=count,
+            reading_gain=float(weights @ [point.reading_gain for point in some]) / count if some else None,
+            reading_gain_error=float(np.linalg.norm(weights * errors)) / count if some and None not in errors else None,
+            answers_changed=float(weights @ [point.answers_changed for point in some]) / count if some else None,
+        )
 
 
 class Confidence(_Closed):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from skimrnn.analysis.artefact import Analysis, Confidence, Packed, Sample
+from skimrnn.analysis.artefact import Analysis, CalibrationBin, Confidence, Packed, Sample
 from skimrnn.data.registry import get_dataset
 from skimrnn.reporting.figure_style import (
     COLOURS,
@@ -359,15 +359,11 @@ def _calibration(results: Results) -> Figure:
     def draw(axes: Axes, found: list[Confidence], look: dict[str, Any]) -> None:
         points = []
         for bins in zip(*(c.calibration for c in found), strict=True):
-            known = [b for b in bins if b.decisions and b.reading_gain is not None]
-            if sum(b.decisions for b in known) >= _FEWEST_DECISIONS:
-                weights = np.array([b.decisions for b in known])
-                gain = float(weights @ [b.reading_gain for b in known]) / weights.sum()
-                # Nothing is known of the error of a lone decision: its point has no bar.
-                errors = np.array([np.nan if b.reading_gain_error is None else b.reading_gain_error for b in known])
-                points.append(
-                    (50 * (bins[0].low + bins[0].high), gain, np.sqrt(weights**2 @ errors**2) / weights.sum())
-                )
+            pooled = CalibrationBin.pooled(bins)
+            if pooled.decisions >= _FEWEST_DECISIONS:
+                # Where the error is not known, a point has no bar.
+                error = np.nan if pooled.reading_gain_error is None else pooled.reading_gain_error
+                points.append((50 * (pooled.low + pooled.high), pooled.reading_gain, error))
         if points:
             axes.errorbar(*np.array(points).T, markersize=4, elinewidth=0.9, **look)
         axes.axhline(0, color="#666666", linewidth=0.8, zorder=1)

@@ -1,6 +1,6 @@
 """The tables of confidence: how sure each LSTM is of its decisions, and whether the second layer is surer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,27 +117,18 @@ def _calibration(evidence: Evidence, dataset: str) -> ConfidenceTable:
     rows: list[list[str | Number]] = []
     for title, direction, found in _lstms(evidence, dataset):
         for bins in zip(*(confidence.calibration for confidence in found.values()), strict=True):
-            if numbers := _reversed(bins, tuple(found)):
-                rows.append([title, direction, f"{bins[0].low:g} to {bins[0].high:g}", *numbers])
+            if (pooled := CalibrationBin.pooled(bins)).decisions:
+                rows.append([title, direction, f"{pooled.low:g} to {pooled.high:g}", *_reversed(pooled, tuple(found))])
     headings = ("Model", "LSTM", "p(read)", "Decisions", "Reading gains", "Answers changed (%)")
     return ConfidenceTable("What reversing one decision does, by p(read), all seeds together", headings, rows)
 
 
-def _reversed(bins: Sequence[CalibrationBin], runs: tuple[str, ...]) -> list[Number]:
-    """Decisions, what reading gains with its standard error, answers changed; nothing where no decision fell."""
-    weights = np.array([point.decisions for point in bins])
-    count = int(weights.sum())
-    if not count:
-        return []
-    gain = float(weights @ [point.reading_gain or 0 for point in bins]) / count
-    errors = [point.reading_gain_error for point in bins if point.decisions]
-    spread = ""  # Of a lone decision nothing is known.
-    if None not in errors:
-        own = np.array([point.reading_gain_error or 0.0 for point in bins])
-        spread = f" ± {float(np.sqrt(weights**2 @ own**2)) / count:.4f}"
-    changed = 100 * float(weights @ [point.answers_changed or 0 for point in bins]) / count
+def _reversed(pooled: CalibrationBin, runs: tuple[str, ...]) -> list[Number]:
+    """Decisions, what reading gains with its standard error where it is known, answers changed."""
+    gain, changed = pooled.reading_gain or 0.0, 100 * (pooled.answers_changed or 0.0)
+    spread = "" if pooled.reading_gain_error is None else f" ± {pooled.reading_gain_error:.4f}"
     return [
-        Number(f"{count:,}", count, runs),
+        Number(f"{pooled.decisions:,}", pooled.decisions, runs),
         Number(f"{gain:+.4f}{spread}", gain, runs),
         Number(f"{changed:.1f}", changed, runs),
     ]

@@ -18,7 +18,7 @@ _VALIDATION_WEIGHT = 1 / 3
 
 
 @dataclass(frozen=True)
-class Measured:
+class TimedRun:
     """A run that has left a record: where it ran, its steps, and the seconds that they took."""
 
     run: RunConfig
@@ -37,7 +37,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Expected:
     """What a whole run would take on one kind of hardware, and where that comes from, in one line."""
 
     seconds_per_step: float
@@ -102,7 +102,7 @@ class Plan:
         return max(free)
 
 
-def read_measured(config: Config, folder: Path) -> list[Measured]:
+def read_measured(config: Config, folder: Path) -> list[TimedRun]:
     """The cost of each record of a config's grid, from the times beside it."""
     return [
         _measured(run)
@@ -113,11 +113,11 @@ def read_measured(config: Config, folder: Path) -> list[Measured]:
     ]
 
 
-def _measured(run: Run[Any]) -> Measured:
+def _measured(run: Run[Any]) -> TimedRun:
     record = run.record
     environment, splits = record.training.environment, record.data.splits
     kernel = training_kernel(record)
-    return Measured(
+    return TimedRun(
         run=record.config,
         hardware=environment.gpu or environment.cpu,
         gpu=environment.gpu is not None,
@@ -136,7 +136,7 @@ def step_tokens(run: RunConfig, mean_length: float, validation_tokens: float) ->
     return run.batch_size * mean_length + _VALIDATION_WEIGHT * validation_tokens / run.training.validate_every
 
 
-def dataset_tokens(config: Config, folder: Path, measured: Sequence[Measured]) -> dict[str, float]:
+def dataset_tokens(config: Config, folder: Path, measured: Sequence[TimedRun]) -> dict[str, float]:
     """`step_tokens` of each dataset, from its records or else from its counts (`data stats`) in the folder of results.
 
     A dataset that has neither is left out.
@@ -150,7 +150,7 @@ def dataset_tokens(config: Config, folder: Path, measured: Sequence[Measured]) -
     return tokens | {run.run.dataset: run.step_tokens for run in measured}
 
 
-def estimate(run: RunConfig, tokens: float | None, measured: Sequence[Measured]) -> Estimate | None:
+def estimate(run: RunConfig, tokens: float | None, measured: Sequence[TimedRun]) -> Expected | None:
     """What a run would take, from the nearest of `measured`, all of one hardware; None where nothing can be said.
 
     Time per step is that of the nearest runs for each token, times the tokens of a step; steps are the median of the
@@ -163,7 +163,7 @@ def estimate(run: RunConfig, tokens: float | None, measured: Sequence[Measured])
         return None
     kernel = fastest_kernel(related)
 
-    def distance(other: Measured) -> tuple:
+    def distance(other: TimedRun) -> tuple:
         own = other.run
         return (
             other.kernel != kernel,
@@ -182,11 +182,11 @@ def estimate(run: RunConfig, tokens: float | None, measured: Sequence[Measured])
     per_step = statistics.median(other.seconds_per_token for other in same) * tokens
     steps, counted = _expected_steps(run, related, lambda other: distance(other)[1:])
     how = "" if nearest.run.dataset == run.dataset else ", by tokens"
-    return Estimate(per_step, steps, f"{_name(nearest)} ({nearest.kernel}, {len(same)}){how}, {counted}")
+    return Expected(per_step, steps, f"{_name(nearest)} ({nearest.kernel}, {len(same)}){how}, {counted}")
 
 
 def _expected_steps(
-    run: RunConfig, related: Sequence[Measured], distance: Callable[[Measured], tuple]
+    run: RunConfig, related: Sequence[TimedRun], distance: Callable[[TimedRun], tuple]
 ) -> tuple[float, str]:
     """How many steps a run is expected to take, and why: any kernel takes the same ones."""
     limit = run.training.max_steps
@@ -197,7 +197,7 @@ def _expected_steps(
     return min(steps, limit), f"{min(steps, limit):,.0f} steps as {_name(nearest)}"
 
 
-def fastest_kernel(measured: Sequence[Measured]) -> str:
+def fastest_kernel(measured: Sequence[TimedRun]) -> str:
     """The kernel whose runs took the least time for a token, by the median."""
     times: dict[str, list[float]] = {}
     for run in measured:
@@ -205,14 +205,14 @@ def fastest_kernel(measured: Sequence[Measured]) -> str:
     return min(times, key=lambda kernel: statistics.median(times[kernel]))
 
 
-def make_plans(config: Config, folder: Path, measured: Sequence[Measured]) -> list[Plan]:
+def make_plans(config: Config, folder: Path, measured: Sequence[TimedRun]) -> list[Plan]:
     """One plan for each kind of hardware that has left records, processors before GPUs."""
     tokens = dataset_tokens(config, folder, measured)
     kinds = sorted({(run.gpu, run.hardware) for run in measured})
     return [_make_plan(config, measured, tokens, hardware) for _, hardware in kinds]
 
 
-def _make_plan(config: Config, measured: Sequence[Measured], tokens: dict[str, float], hardware: str) -> Plan:
+def _make_plan(config: Config, measured: Sequence[TimedRun], tokens: dict[str, float], hardware: str) -> Plan:
     own = [run for run in measured if run.hardware == hardware]
     rows = []
     for dataset in config.datasets:
@@ -237,7 +237,7 @@ def _make_plan(config: Config, measured: Sequence[Measured], tokens: dict[str, f
     return Plan(hardware, own[0].gpu, rows)
 
 
-def _left(expected: Estimate | None, done: list[int]) -> tuple[float, ...] | None:
+def _left(expected: Expected | None, done: list[int]) -> tuple[float, ...] | None:
     """Seconds left of each run that is not finished, given the steps that it has done."""
     if not done or expected is None:
         return None if done else ()
@@ -245,7 +245,7 @@ def _left(expected: Estimate | None, done: list[int]) -> tuple[float, ...] | Non
 
 
 def _first_steps(
-    config: Config, dataset: str, model: str, tokens: dict[str, float], measured: Sequence[Measured]
+    config: Config, dataset: str, model: str, tokens: dict[str, float], measured: Sequence[TimedRun]
 ) -> float:
     """Seconds that pass before a run can begin, because it starts from another model's first steps."""
     first = config.first_steps(dataset, model)
@@ -259,11 +259,11 @@ def _first_steps(
 class Check:
     """A finished run: what it took, and what would have been estimated for it from all others."""
 
-    run: Measured
+    run: TimedRun
     predicted: float | None
 
 
-def leave_one_out(measured: Sequence[Measured]) -> list[Check]:
+def leave_one_out(measured: Sequence[TimedRun]) -> list[Check]:
     """Estimate each finished run of a hardware's fastest kernel from the other runs of that hardware."""
     checks = []
     for run in measured:
@@ -280,5 +280,5 @@ def _family(run: RunConfig) -> str:
     return run.model.architecture.removeprefix("skim_")
 
 
-def _name(measured: Measured) -> str:
+def _name(measured: TimedRun) -> str:
     return f"{measured.run.dataset} {measured.run.model_name}"

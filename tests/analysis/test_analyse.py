@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
 from skimrnn.analysis.analyse import analyse
-from skimrnn.analysis.artefact import THRESHOLDS, Analysis, Confidence, Packed, read_analysis
+from skimrnn.analysis.artefact import THRESHOLDS, Analysis, CalibrationBin, Confidence, Packed, read_analysis
 from skimrnn.analysis.forced import ForcedSkimLSTM
 from skimrnn.analysis.words import KINDS, bands_of, deciles_of, kind_of
 from skimrnn.cli import app
@@ -140,6 +140,41 @@ def check_confidence(found: Confidence, texts: list[torch.Tensor]) -> None:
     assert found.mean == pytest.approx(float(surest.mean()), abs=1e-6)
     assert found.entropy == pytest.approx(-float((log_p.exp() * log_p).sum(dim=1).mean()) / math.log(2), abs=2e-6)
     assert found.beyond_90 == pytest.approx(float((surest > 0.9).double().mean()), abs=1.5 / len(surest))
+
+
+def test_pooled_bins_are_the_bin_of_all_their_decisions() -> None:
+    groups = [np.array(group) for group in ([0.5, -0.25, 1.0], [], [2.0, 0.0, 0.25, -3.0])]
+    pooled = CalibrationBin.pooled([bin_of(group) for group in groups])
+    gains = np.concatenate(groups)
+    assert (pooled.low, pooled.high, pooled.decisions) == (0.1, 0.2, 7)
+    assert pooled.reading_gain == pytest.approx(gains.mean(), rel=1e-12)
+    assert pooled.answers_changed == pytest.approx((gains < 0).mean(), rel=1e-12)
+    # The groups' means are independent, each with its share as its weight.
+    variance = 3 / 49 * groups[0].var(ddof=1) + 4 / 49 * groups[2].var(ddof=1)
+    assert pooled.reading_gain_error == pytest.approx(np.sqrt(variance), rel=1e-12)
+    assert CalibrationBin.pooled([bin_of(groups[0]), bin_of(np.array([1.0]))]).reading_gain_error is None
+    assert CalibrationBin.pooled([bin_of(groups[1])]) == bin_of(groups[1])
+
+
+@pytest.mark.parametrize("absent", ["reading_gain", "answers_changed"])
+def test_a_bin_has_means_just_where_it_has_decisions(absent: str) -> None:
+    some, none = bin_of(np.array([1.0, 2.0])).model_dump(), bin_of(np.array([])).model_dump()
+    for values in ({**some, absent: None}, {**none, absent: 0.5}):
+        with pytest.raises(ValidationError, match="mean"):
+            CalibrationBin.model_validate(values)
+
+
+def bin_of(gains: np.ndarray) -> CalibrationBin:
+    """Decisions whose reversal changes the answer where reading loses."""
+    count = len(gains)
+    return CalibrationBin(
+        low=0.1,
+        high=0.2,
+        decisions=count,
+        reading_gain=gains.mean() if count else None,
+        reading_gain_error=gains.std(ddof=1) / np.sqrt(count) if count > 1 else None,
+        answers_changed=(gains < 0).mean() if count else None,
+    )
 
 
 def test_calibration_is_what_the_reversed_decisions_of_an_lstm_cost(config: Config, squad: Prepared, tmp_path: Path):

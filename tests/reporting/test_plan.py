@@ -12,9 +12,9 @@ import yaml
 from skimrnn.config import Config, LSTMAttConfig
 from skimrnn.files import read_json, write_json
 from skimrnn.reporting.costs import (
-    Measured,
     Plan,
     Planned,
+    TimedRun,
     estimate,
     leave_one_out,
     make_plans,
@@ -42,9 +42,9 @@ def counts(dataset: str, mean: float, validation_rows: int) -> dict[str, object]
     }
 
 
-def measured(config: Config, dataset: str = "sst", model: str = "lstm", seed: int = 0, **changes: object) -> Measured:
+def measured(config: Config, dataset: str = "sst", model: str = "lstm", seed: int = 0, **changes: object) -> TimedRun:
     run = config.run(dataset, model, seed)
-    base = Measured(run, "a processor", False, "cpu", 5000, True, 100.0, 1000.0)
+    base = TimedRun(run, "a processor", False, "cpu", 5000, True, 100.0, 1000.0)
     return replace(base, **changes)
 
 
