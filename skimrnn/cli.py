@@ -262,11 +262,11 @@ def speed(
     output: Annotated[Path, typer.Option(help="File for the measurements (JSON).")],
 ) -> None:
     """Time the trained models of a dataset that skim beside standard ones of their size, on real texts (Sp)."""
+    from skimrnn.benchmarks.reader_speed import measure_reader_speed
+    from skimrnn.benchmarks.speedup import measure_speed
     from skimrnn.data.prepare import open_prepared
     from skimrnn.data.registry import get_dataset
     from skimrnn.files import write_json
-    from skimrnn.measures.reader_speed import measure_reader_speed
-    from skimrnn.measures.speedup import measure_speed
     from skimrnn.training.record import weights_of
 
     settings, opened = read_config(config), open_prepared(prepared, dataset)
@@ -412,8 +412,8 @@ def bench(
     rounds: Annotated[int, typer.Option(min=5, help="Rounds; each times every function of a task once.")] = 30,
 ) -> None:
     """Time the layers beside each other and beside other libraries' LSTMs."""
+    from skimrnn.benchmarks.latency import BENCHMARKS, run_benchmarks
     from skimrnn.files import write_json
-    from skimrnn.measures.latency import BENCHMARKS, run_benchmarks
 
     names = only or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
@@ -428,9 +428,9 @@ def bench_gpu(
     rounds: Annotated[int, typer.Option(min=5, help="Rounds; each times every function of a setting once.")] = 30,
 ) -> None:
     """Time training on a GPU: a step beside cuDNN's and the reference's, and packs beside one run after another."""
+    from skimrnn.benchmarks.gpu import measure_gpu
     from skimrnn.device import pick_device
     from skimrnn.files import write_json
-    from skimrnn.measures.gpu import measure_gpu
 
     report = measure_gpu(pick_device("cuda"), rounds, lambda line: print(line, file=sys.stderr, flush=True))
     write_json(output, report.model_dump(mode="json"))
@@ -442,8 +442,8 @@ def bench_gpu_report(
     output: Annotated[Path, typer.Option(help="File for the table (Markdown).")],
 ) -> None:
     """Make the table of the GPU's benchmark."""
+    from skimrnn.benchmarks.gpu import GPUReport
     from skimrnn.files import read_model
-    from skimrnn.measures.gpu import GPUReport
     from skimrnn.reporting.gpu_benchmark import write_gpu_benchmark
 
     write_gpu_benchmark(read_model(measurements, GPUReport), output)

@@ -1,1 +1,1 @@
-"""What is measured of a model besides its accuracy."""
+"""What is computed of a model, not timed: its operations, and the official scores of its answers."""

@@ -9,10 +9,10 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from skimrnn.benchmarks.latency import NUMPY_SMALL_SIZE, RATES, SIZES, STEPS, Measurement, Report
+from skimrnn.benchmarks.peaks import Peaks
 from skimrnn.files import read_model, write_text
 from skimrnn.measures.flops import flop_reduction
-from skimrnn.measures.latency import NUMPY_SMALL_SIZE, RATES, SIZES, STEPS, Measurement, Report
-from skimrnn.measures.peaks import Peaks
 from skimrnn.provenance import Environment
 from skimrnn.reporting.figure_style import STYLE, write_figure
 from skimrnn.reporting.targets import group_of, possible_speedup, target_rows

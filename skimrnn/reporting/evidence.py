@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from skimrnn.analysis.artefact import Analysis
+from skimrnn.benchmarks.gpu import GPUReport
+from skimrnn.benchmarks.latency import Report
 from skimrnn.config import Config, ModelConfig
 from skimrnn.data.registry import DATASETS, Task
 from skimrnn.files import read_model
-from skimrnn.measures.gpu import GPUReport
-from skimrnn.measures.latency import Report
 from skimrnn.reporting.records import Results, Run, read_task_results
 
 _SCORE = {"classification": "accuracy", "question_answering": "f1"}

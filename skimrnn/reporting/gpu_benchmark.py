@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from skimrnn.benchmarks.gpu import HIDDEN, LATENCY_STEPS, MODELS, SMALL, GPUReport
 from skimrnn.files import write_text
-from skimrnn.measures.gpu import HIDDEN, LATENCY_STEPS, MODELS, SMALL, GPUReport
 from skimrnn.reporting.benchmark import BenchmarkTable, code_of, document
 
 _NOTES = {

@@ -1,9 +1,9 @@
 """The content of the question answering table: the paper's rows in their order, each beside ours."""
 
+from skimrnn.benchmarks.speedup import WHOLE
 from skimrnn.config import BiDAFConfig, ModelConfig, ReaderConfig, SkimBiDAFConfig, SkimReaderConfig
 from skimrnn.data.questions import SCORED_SPLIT
 from skimrnn.data.registry import get_dataset
-from skimrnn.measures.speedup import WHOLE
 from skimrnn.published import PublishedValue, published_value, published_values
 from skimrnn.reporting.records import Results
 from skimrnn.reporting.table import NOTHING, WARNING, Column, Document, Entry, Row, Table, provenance_text

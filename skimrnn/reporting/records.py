@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from skimrnn.analysis.artefact import Analysis, read_analysis
+from skimrnn.benchmarks.speedup import Speed
 from skimrnn.config import Config
 from skimrnn.data.registry import Task
 from skimrnn.errors import UserError
 from skimrnn.files import read_model
-from skimrnn.measures.speedup import Speed
 from skimrnn.training.record import ReadingRecord, Record, read_reading_record, read_record
 
 AnyRecord = TypeVar("AnyRecord", Record, ReadingRecord)
@@ -79,7 +79,7 @@ class Results(Generic[AnyRecord]):
         return Measured(tuple(value(run.record) for run in runs), seeds) if runs else None
 
     def speedup(self, dataset: str, model: str, way: str) -> Measured | None:
-        """Sp of one model over the seeds that it was timed with, in one way of `skimrnn.measures.speedup`."""
+        """Sp of one model over the seeds that it was timed with, in one way of `skimrnn.benchmarks.speedup`."""
         speed = self.speeds.get(dataset)
         timed = speed.models.get(model, {}) if speed else {}
         known = {seed: value for seed in sorted(timed) if (value := timed[seed].speedup(way)) is not None}

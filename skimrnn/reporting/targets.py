@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from skimrnn.benchmarks.latency import RATES, Measurement
 from skimrnn.measures.flops import flop_reduction
-from skimrnn.measures.latency import RATES, Measurement
 
 
 class Target(NamedTuple):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from skimrnn.analysis.artefact import THRESHOLDS, Analysis, Packed
+from skimrnn.benchmarks.speedup import ModelSpeed, Speed
 from skimrnn.config import Config, SkimLSTMConfig, SkimReaderConfig
 from skimrnn.data.registry import DATASETS
 from skimrnn.files import write_json
 from skimrnn.measures.flops import FlopReduction, flop_reduction
-from skimrnn.measures.speedup import ModelSpeed, Speed
 from skimrnn.provenance import environment
 from skimrnn.reporting.records import AnyRecord
 from skimrnn.training.record import ReadingRecord, Record

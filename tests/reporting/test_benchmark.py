@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from skimrnn.benchmarks.latency import NUMPY_SMALL_SIZE, SIZES, Cost, Measurement, Report
+from skimrnn.benchmarks.peaks import Peaks
+from skimrnn.benchmarks.timing import summarise
 from skimrnn.files import write_json
-from skimrnn.measures.latency import NUMPY_SMALL_SIZE, SIZES, Cost, Measurement, Report
-from skimrnn.measures.peaks import Peaks
-from skimrnn.measures.timing import summarise
 from skimrnn.provenance import environment
 from skimrnn.reporting.benchmark import markdown, read_runs, write_benchmark
 from skimrnn.reporting.targets import target_rows

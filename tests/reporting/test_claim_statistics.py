@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from skimrnn.analysis.artefact import Packed
+from skimrnn.benchmarks import gpu, latency
+from skimrnn.benchmarks.peaks import Peaks
+from skimrnn.benchmarks.speedup import ModelSpeed
+from skimrnn.benchmarks.timing import summarise
 from skimrnn.config import Config, read_config
 from skimrnn.files import read_json, write_json
-from skimrnn.measures import gpu, latency
 from skimrnn.measures.flops import flop_reduction
-from skimrnn.measures.peaks import Peaks
-from skimrnn.measures.speedup import ModelSpeed
-from skimrnn.measures.timing import summarise
 from skimrnn.provenance import environment
 from skimrnn.reporting.claims import Finding, Trial, try_claims
 from skimrnn.reporting.evidence import Evidence, read_evidence

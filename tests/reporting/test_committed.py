@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from skimrnn.benchmarks.gpu import GPUReport
 from skimrnn.config import read_config
 from skimrnn.files import read_model
-from skimrnn.measures.gpu import GPUReport
 from skimrnn.reporting.benchmark import markdown as cpu_markdown
 from skimrnn.reporting.benchmark import read_runs
 from skimrnn.reporting.claims import Trial, claims_markdown, try_claims

@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
+from skimrnn.benchmarks import timing
+from skimrnn.benchmarks.speedup import ModelSpeed
 from skimrnn.cli import app
 from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
 from skimrnn.files import write_json
-from skimrnn.measures import timing
-from skimrnn.measures.speedup import ModelSpeed
 from skimrnn.reporting.evidence import read_evidence
 from skimrnn.reporting.figures import FIGURES
 from skimrnn.reporting.html import page

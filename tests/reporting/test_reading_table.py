@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from skimrnn.benchmarks.speedup import WHOLE, ModelSpeed
+from skimrnn.benchmarks.timing import summarise
 from skimrnn.cli import app
 from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
 from skimrnn.files import write_json
-from skimrnn.measures.speedup import WHOLE, ModelSpeed
-from skimrnn.measures.timing import summarise
 from skimrnn.reporting.figures import READING_FIGURES
 from skimrnn.reporting.reading_table import READING_COLUMNS, reading_rows
 from skimrnn.reporting.records import Results, read_reading_results, read_task_results

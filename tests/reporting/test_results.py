@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from skimrnn.benchmarks.speedup import ModelSpeed
+from skimrnn.benchmarks.timing import summarise
 from skimrnn.config import Config
 from skimrnn.errors import UserError
 from skimrnn.files import write_json
-from skimrnn.measures.speedup import ModelSpeed
-from skimrnn.measures.timing import summarise
 from skimrnn.reporting.costs import read_measured
 from skimrnn.reporting.records import Measured, read_results
 from skimrnn.training.record import Record

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from skimrnn.benchmarks.speedup import ModelSpeed
+from skimrnn.benchmarks.timing import Timing, summarise
 from skimrnn.config import Config
-from skimrnn.measures.speedup import ModelSpeed
-from skimrnn.measures.timing import Timing, summarise
 from skimrnn.published import published_value
 from skimrnn.reporting.records import Results, read_results
 from skimrnn.reporting.systems import system_titles

@@ -16,9 +16,10 @@ PLUMBING = {"__init__.py", "counts.py", "errors.py", "files.py", "config.py", "p
 
 UNUSED = {
     "fetch_dataset": {"data/offsets.py", "data/tokens.py", "data/treebank.py"},
-    "measure_latency": {"data", "device.py", "training"},
-    "report_latency": {"analysis", "data", "device.py", "layers", "kernels", "models", "training"},
-    "draw_figures": {"measures/competitors.py", "measures/timing.py"},  # Of speeds, which figures do not read.
+    "measure_speed": {"measures/flops.py"},
+    "measure_latency": {"data", "device.py", "measures", "training"},
+    "report_latency": {"analysis", "data", "device.py", "layers", "kernels", "measures/squad.py", "models", "training"},
+    "draw_figures": {"benchmarks/competitors.py", "benchmarks/timing.py"},  # Of speeds, which figures do not read.
 }
 """What the command imports only because it takes something else from the same module."""
 

@@ -12,9 +12,9 @@ rule measure_latency:
     threads: workflow.cores
     params:
         code=code_digest(
+            "benchmarks",
             "kernels",
             "layers",
-            "measures",
             "models",
             "data/questions.py",
             "training/reading.py",

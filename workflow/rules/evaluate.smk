@@ -62,7 +62,7 @@ rule measure_speed:
     params:
         runs=lambda wildcards, input: Path(input.weights[0]).parents[3],
         settings=CONFIG.speed.model_dump_json(),
-        code=code_digest("kernels", "layers", "measures", "models"),
+        code=code_digest("benchmarks", "kernels", "layers", "models"),
     shell:
         "python -m skimrnn speed --dataset {wildcards.dataset} --prepared {input.prepared} --runs {params.runs}"
         " --output {output.speed} 2> {log}"

@@ -6,7 +6,7 @@ REPORTING_CODE = code_digest(
     "data/registry.py",
     "data/statistics.py",
     "training/record.py",
-    "measures/speedup.py",
+    "benchmarks/speedup.py",
     "measures/flops.py",
     "analysis/artefact.py",
 )

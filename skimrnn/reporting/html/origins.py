@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from skimrnn.benchmarks.speedup import Speed
 from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
-from skimrnn.measures.speedup import Speed
 from skimrnn.provenance import Environment
 from skimrnn.reporting.records import Run
 from skimrnn.training.record import Record, read_timing

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from skimrnn.benchmarks.speedup import WHOLE
 from skimrnn.config import SkimmingConfig
-from skimrnn.measures.speedup import WHOLE
 from skimrnn.reporting.records import Measured, Results
 from skimrnn.reporting.table import NOT_RUN, NOTHING, Row, Table
 from skimrnn.reporting.table_formats import document_of

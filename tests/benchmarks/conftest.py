@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from skimrnn.measures import reader_speed, speedup
-from skimrnn.measures.timing import Timing, summarise
+from skimrnn.benchmarks import reader_speed, speedup
+from skimrnn.benchmarks.timing import Timing, summarise
 
 
 class Once:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from skimrnn.benchmarks.gpu import GPUReport, Measurement, measure_gpu, targets_of
+from skimrnn.benchmarks.timing import summarise
 from skimrnn.cli import app
-from skimrnn.measures.gpu import GPUReport, Measurement, measure_gpu, targets_of
-from skimrnn.measures.timing import summarise
 from skimrnn.provenance import environment
 from skimrnn.reporting.gpu_benchmark import markdown
 

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from skimrnn import SkimLSTM
+from skimrnn.benchmarks.competitors import COMPETITORS, UnavailableError, all_weights, numpy_lstm, numpy_skim_lstm
+from skimrnn.benchmarks.memory import peak_memory_mib
+from skimrnn.benchmarks.peaks import Peaks, best_of, measure_peaks
+from skimrnn.benchmarks.timing import Timing, summarise, time_together
 from skimrnn.data.questions import Padded, QuestionBatch
 from skimrnn.errors import UserError
 from skimrnn.layers.plain_lstm import padded_lstm
-from skimrnn.measures.competitors import COMPETITORS, UnavailableError, all_weights, numpy_lstm, numpy_skim_lstm
-from skimrnn.measures.memory import peak_memory_mib
-from skimrnn.measures.peaks import Peaks, best_of, measure_peaks
-from skimrnn.measures.timing import Timing, summarise, time_together
 from skimrnn.models import LSTMAtt
 from skimrnn.models.reader import run_recurrent
 from skimrnn.provenance import Environment, environment

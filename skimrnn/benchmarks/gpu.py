@@ -11,10 +11,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from skimrnn.benchmarks.timing import Timing, time_together
 from skimrnn.data.batches import Batch
 from skimrnn.kernels import reference, runs_models_together
 from skimrnn.layers import SkimLSTM
-from skimrnn.measures.timing import Timing, time_together
 from skimrnn.models import Classifier
 from skimrnn.provenance import Environment, environment
 from skimrnn.training.classification import training_loss

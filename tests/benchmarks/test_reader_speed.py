@@ -3,16 +3,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from skimrnn.benchmarks.reader_speed import _sample, measure_reader_speed
+from skimrnn.benchmarks.speedup import WHOLE
 from skimrnn.config import Config
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.questions import SCORED_SPLIT, read_questions, read_scoring
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors, write_tensors
-from skimrnn.measures.reader_speed import _sample, measure_reader_speed
-from skimrnn.measures.speedup import WHOLE
 from skimrnn.training.reading import answer_questions, build_reader
+from tests.benchmarks.conftest import Once
 from tests.conftest import untrained
-from tests.measures.conftest import Once
 
 
 @pytest.mark.parametrize("model", ["skim_reader", "skim_bidaf"])

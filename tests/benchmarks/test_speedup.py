@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from skimrnn import SkimLSTM
+from skimrnn.benchmarks.speedup import WAYS, _sample, measure_speed
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
 from skimrnn.files import write_tensors
 from skimrnn.kernels import cpu
-from skimrnn.measures.speedup import WAYS, _sample, measure_speed
-from tests.measures.conftest import Once
+from tests.benchmarks.conftest import Once
 
 
 def write_weights(path: Path, layer: nn.Module, vectors: torch.Tensor) -> Path:

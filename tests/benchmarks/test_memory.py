@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from skimrnn.measures import memory
-from skimrnn.measures.memory import peak_memory_mib
+from skimrnn.benchmarks import memory
+from skimrnn.benchmarks.memory import peak_memory_mib
 
 
 def filling(mebibytes: int) -> Callable[[], object]:

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from skimrnn import SkimLSTM
+from skimrnn.benchmarks import latency
+from skimrnn.benchmarks.competitors import COMPETITORS, UnavailableError, numpy_skim_lstm
+from skimrnn.benchmarks.latency import Task, _folded, _ours, _questions, _reader, _set_skim_rate, _vectors, _words
+from skimrnn.benchmarks.peaks import Peaks
+from skimrnn.benchmarks.timing import summarise, time_together
 from skimrnn.kernels import SkimSequence
-from skimrnn.measures import latency
-from skimrnn.measures.competitors import COMPETITORS, UnavailableError, numpy_skim_lstm
-from skimrnn.measures.latency import Task, _folded, _ours, _questions, _reader, _set_skim_rate, _vectors, _words
-from skimrnn.measures.peaks import Peaks
-from skimrnn.measures.timing import summarise, time_together
 
 
 def folded(layer, inputs):

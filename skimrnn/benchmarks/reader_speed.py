@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
+from skimrnn.benchmarks.speedup import WHOLE, ModelSpeed, Speed, time_models
+from skimrnn.benchmarks.timing import time_together
 from skimrnn.config import ModelConfig, ReaderConfig, SkimReaderConfig
 from skimrnn.data.batches import evaluation_rows
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.questions import SCORED_SPLIT, QuestionBatch, collate_questions, read_questions
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors
-from skimrnn.measures.speedup import WHOLE, ModelSpeed, Speed, time_models
-from skimrnn.measures.timing import time_together
 from skimrnn.models import Reader
 from skimrnn.training.reading import build_reader
 

@@ -7,12 +7,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from skimrnn.benchmarks.competitors import all_weights, numpy_lstm_reader, numpy_skim_reader
+from skimrnn.benchmarks.timing import Timing, time_together
 from skimrnn.data.prepare import Prepared, Split
 from skimrnn.errors import UserError
 from skimrnn.files import read_tensors
 from skimrnn.layers import SkimLSTM
-from skimrnn.measures.competitors import all_weights, numpy_lstm_reader, numpy_skim_reader
-from skimrnn.measures.timing import Timing, time_together
 from skimrnn.provenance import Environment, environment
 
 try:

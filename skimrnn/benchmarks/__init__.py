@@ -1,0 +1,1 @@
+"""What is timed: layers, kernels and whole models beside their competitors, on CPUs and GPUs."""
