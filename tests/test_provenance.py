@@ -3,6 +3,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from skimrnn import kernels, provenance
 
@@ -46,6 +47,14 @@ def test_the_commit_is_that_of_the_start(package: Path, monkeypatch: pytest.Monk
     (package / "module.py").write_text("new")
     git(package, "commit", "--quiet", "--all", "-m", "Another")
     assert provenance.environment().git_commit == head
+
+
+def test_a_gpu_is_named_where_it_computed_and_only_there(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU, {device}")
+    assert provenance.environment(torch.device("cuda", 1)).gpu == "a GPU, cuda:1"
+    assert provenance.environment(torch.device("cpu")).gpu is None
+    assert provenance.environment().gpu is None
 
 
 def test_another_repository_around_the_package_is_not_ours(package: Path, monkeypatch: pytest.MonkeyPatch):

@@ -48,6 +48,19 @@ def test_every_way_of_skimming_computes_what_the_layer_does(make, threshold, see
     torch.testing.assert_close(outputs_of(make(layer, inputs)()), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("threshold", "read"), [(0.0, 60), (1.0, 0)])
+@pytest.mark.parametrize("small_size", [0, 3])
+def test_numpy_reads_all_at_threshold_0_and_skims_all_at_1(threshold, read, small_size, seed, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    layer, inputs = SkimLSTM(5, 7, small_size, threshold=threshold).eval(), 3 * torch.randn(60, 1, 5)
+    with torch.no_grad():
+        # In float32 p(read) is 0 or 1 itself at either end: neither may be taken for the other side of the threshold.
+        layer.decision_bias_ih_l0.copy_(torch.tensor([-200.0, 200.0] if read else [200.0, -200.0]))
+        expected, _, decisions = layer(inputs, return_decisions=True)
+    assert decisions.read.sum() == read
+    torch.testing.assert_close(outputs_of(numpy_skim_lstm(layer, inputs)()), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["skimming", "batched"])
 def test_what_is_timed_as_skimming_skims_at_the_set_rate_and_nothing_else_does(name, seed, monkeypatch):
     """A token is skimmed where the part of the state that the small cell does not write stays as it was."""
