@@ -95,13 +95,7 @@ def only_user(folder: Path, use: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: another process {use} there: wait for it, or stop it") from error
-        except OSError:  # A file system that knows no locks on folders.
-            pass
-        else:
+        if lock(handle, f"{folder}: another process {use} there"):
             for part in folder.glob(".*.part"):
                 part.unlink(missing_ok=True)
         yield
@@ -110,6 +104,20 @@ def only_user(folder: Path, use: str) -> Iterator[None]:
             with suppress(OSError):  # It is not empty.
                 folder.rmdir()
         os.close(handle)
+
+
+def lock(handle: int, taken: str) -> bool:
+    """Lock an open file or folder until it is closed; False where the file system knows no such locks.
+
+    Where another process has it, that is a `UserError` which begins with `taken`.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{taken}: wait for it, or stop it") from error
+    except OSError:
+        return False
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

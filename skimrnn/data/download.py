@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from skimrnn.errors import UserError, explain_os_errors
-from skimrnn.files import sha256_of_file
+from skimrnn.files import lock, sha256_of_file
 
 ATTEMPTS = 5
 """Attempts in a row that bring nothing before a download is given up."""
@@ -38,16 +38,28 @@ def download(release: Release, path: Path, advice: str, silence: float = _SECOND
     """Bring `release` to `path`; what has come so far waits in `<path>.part` and is gone on from.
 
     A server that refuses, stays silent for `silence` seconds again and again, or offers a file of another size or
-    digest, is a `UserError` that ends in `advice`.
+    digest, is a `UserError` that ends in `advice`; so is another process that downloads to the same path.
     """
     part = path.with_name(f"{path.name}.part")
     with explain_os_errors("write", path):
         if path.is_dir() or part.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
+        own = part.open("ab")
+    with own:
+        lock(own.fileno(), f"{path}: another process downloads it")
+        _complete(release, part, path.name, advice, silence)
+        if part.stat().st_size != release.bytes or sha256_of_file(part) != release.sha256:
+            part.unlink()
+            raise UserError(f"{release.url}: what came is not the release (its digest differs): download it again")
+        with explain_os_errors("write", path):
+            part.replace(path)
+
+
+def _complete(release: Release, part: Path, name: str, advice: str, silence: float) -> None:
+    """Bring what `part` lacks, in as many attempts as it takes while each brings something."""
     failures = 0
-    with _progress(release, path.name) as show:
+    with _progress(release, name) as show:
         while (have := part.stat().st_size) < release.bytes:
             wait = float(2**failures)
             try:
@@ -67,13 +79,8 @@ def download(release: Release, path: Path, advice: str, silence: float = _SECOND
             if failures == ATTEMPTS:
                 raise UserError(f"cannot download {release.url}: {reason}: {advice}")
             if failures:
-                print(f"{path.name}: {reason}: trying again in {wait:.0f} s", file=sys.stderr, flush=True)
+                print(f"{name}: {reason}: trying again in {wait:.0f} s", file=sys.stderr, flush=True)
                 time.sleep(wait)
-    if part.stat().st_size != release.bytes or sha256_of_file(part) != release.sha256:
-        part.unlink()
-        raise UserError(f"{release.url}: what came is not the release (its digest differs): download it again")
-    with explain_os_errors("write", path):
-        part.replace(path)
 
 
 def _continue(release: Release, part: Path, advice: str, silence: float, show: Callable[[int], None]) -> None:

@@ -1,5 +1,6 @@
 """The archive of word vectors, from a loopback server that cuts, refuses, stalls and cheats."""
 
+import fcntl
 import hashlib
 import io
 import subprocess
@@ -71,6 +72,19 @@ def test_a_killed_download_is_resumed_by_the_next_command(hub: Hub, tmp_path: Pa
     download(release_of(hub), tmp_path / "glove.zip", "do this")
     assert (tmp_path / "glove.zip").read_bytes() == CONTENT
     assert hub.sent == 100_000
+
+
+def test_two_processes_do_not_write_to_one_archive(hub: Hub, tmp_path: Path) -> None:
+    part = tmp_path / "glove.zip.part"
+    part.write_bytes(CONTENT[:200_000])
+    with part.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"glove\.zip: another process downloads it: wait for it, or stop it$"):
+            download(release_of(hub), tmp_path / "glove.zip", "do this")
+    assert part.read_bytes() == CONTENT[:200_000]
+    assert hub.sent == 0
+    download(release_of(hub), tmp_path / "glove.zip", "do this")
+    assert (tmp_path / "glove.zip").read_bytes() == CONTENT
 
 
 def test_a_server_that_cannot_resume_is_read_from_the_start(hub: Hub, tmp_path: Path) -> None:
