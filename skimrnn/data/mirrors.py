@@ -19,6 +19,8 @@ from skimrnn.data.sources import MirrorManifest, checked_split, listed_file, mir
 from skimrnn.errors import UserError
 from skimrnn.files import only_user, read_json, read_model, read_parquet, sha256_of_file, write_json, write_parquet
 
+_REVISION = b"hub_revision"  # In the metadata of a file that came from the hub.
+
 State = Literal["complete", "partial", "unread", "missing", "damaged"]
 """Of a split: as many rows as the release; another number; there, but to be read whole before its rows are known; not
 there; not what it should be."""
@@ -94,7 +96,8 @@ def _complete(mirror: Path, datasets: list[Dataset], tell: Callable[[str], None]
     for name, (dataset, split) in unlisted.items():
         table = read_parquet(mirror / name)
         checked_split(table, dataset, split, str(mirror / name))
-        manifest[name] = _entry(mirror / name, table.num_rows, dataset.rows[split], None)
+        revision = (table.schema.metadata or {}).get(_REVISION)  # Where a download was killed before it was listed.
+        manifest[name] = _entry(mirror / name, table.num_rows, dataset.rows[split], revision and revision.decode())
         tell(f"{name}: there already, and now in the manifest")
     if unlisted:
         write_json(mirror / "manifest.json", manifest)
@@ -110,7 +113,8 @@ def _complete(mirror: Path, datasets: list[Dataset], tell: Callable[[str], None]
         for split in lacking:
             table, path = read(split), mirror / names[split]
             checked_split(table, dataset, split, f"{dataset.address} ({split}, from the hub)")
-            write_parquet(path, table)
+            metadata = {**(table.schema.metadata or {}), _REVISION: revision}
+            write_parquet(path, table.replace_schema_metadata(metadata))
             manifest[names[split]] = _entry(path, table.num_rows, dataset.rows[split], revision)
             write_json(mirror / "manifest.json", manifest)
         fetched = sum(manifest[names[split]]["rows"] for split in lacking)

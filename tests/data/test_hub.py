@@ -17,7 +17,7 @@ from skimrnn.data.mirrors import inspect_mirror, make_mirror
 from skimrnn.data.registry import DATASETS, Dataset
 from skimrnn.data.sources import fetch_dataset
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_parquet, sha256_of_file
+from skimrnn.files import read_json, read_parquet, sha256_of_file, write_json
 from tests.conftest import small_config
 from tests.data.hub_server import REVISION, Fault, Hub, cut, hang, parquet, refuse, running_hub, stall
 from tests.data.hub_server import replace as cheat
@@ -184,6 +184,19 @@ def test_a_mirror_is_made_by_one_command_and_once(dataset: Dataset, hub: Hub, tm
         fetch_dataset(small, source, tmp_path / "mirror", tmp_path / output)
     manifests = [read_json(tmp_path / name / "manifest.json") for name in ("a", "b")]
     assert manifests[0] == manifests[1] | {"source": "hub"}
+
+
+def test_a_file_that_was_not_listed_before_a_kill_is_listed_with_its_revision(
+    dataset: Dataset, hub: Hub, tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    make_mirror(mirror, [dataset], lambda _: None)
+    whole = read_json(mirror / "manifest.json")
+    write_json(mirror / "manifest.json", dict(list(whole.items())[:-1]))
+    make_mirror(mirror, [dataset], lambda _: None)
+    assert read_json(mirror / "manifest.json") == whole
+    assert {entry["revision"] for entry in whole.values()} == {REVISION}
+    assert hub.downloads() == 3
 
 
 def test_what_lies_in_a_mirror_without_a_manifest_is_kept_and_listed(
