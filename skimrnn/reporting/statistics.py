@@ -1,9 +1,10 @@
 """The statistics of the claims: each is larger where its claim is truer, and None where nothing was run."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import nan
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from skimrnn.config import LSTMAttConfig, LSTMConfig, ModelConfig, SkimLSTMAttCo
 from skimrnn.counts import count_of
 from skimrnn.measures.flops import flop_reduction
 from skimrnn.published.claims import StatisticName
-from skimrnn.reporting.estimates import Estimate, estimate
+from skimrnn.reporting.estimates import Estimate, estimate, over_repeats
 from skimrnn.reporting.evidence import Evidence
 
 ALLOWED_LOSS = 1.0
@@ -86,6 +87,19 @@ def _score_difference(
     return _over_seeds(dataset, pairs, "" if complete else "without analyses of all runs: interval over seeds alone")
 
 
+def _signed(value: float, interval: tuple[float, float] | None) -> str:
+    """A difference with its interval, for a note."""
+    return f"{value:+.1f}" + (" [{:+.1f}, {:+.1f}]".format(*interval) if interval else "")
+
+
+def _by_published(found: Estimate | None) -> str:
+    return f"by the published convention {_signed(found.value, found.interval)}" if found else ""
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
 Pairs = dict[tuple[str, str], dict[int, tuple[float, np.ndarray | None]]]
 """What sets the first of two models apart from the second: by the two and by seed, its mean and, where there is one,
 its value for each example."""
@@ -129,7 +143,9 @@ def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | N
                 runs = [run_name(dataset, model, seed) for seed in sorted(own)]
                 runs += [run_name(dataset, reference, seed) for seed in sorted(its)]
                 exact = np.mean([run.record.flop_reduction.exact_count for run in own.values()])
-                note = f"{model}; by the exact count {exact:.1f}"
+                kept = [100 * (own[s].record.test.accuracy - its[s].record.test.accuracy) for s in own if s in its]
+                lost = f", accuracy {_signed(float(np.mean(kept)), over_repeats(kept))} points" if kept else ""
+                note = f"{model}{lost}; by the exact count {exact:.1f}"
                 found = estimate(reductions, "seed", runs, note=note)
                 best = replace(found, count=min(len(own), len(its)))  # The accuracy that is kept has its seeds, too.
     if best is None and seeds:
@@ -163,26 +179,35 @@ MODELLING_LAYERS = ("modelling 1", "modelling 2")
 
 def layer_skim_rate(evidence: Evidence, dataset: str, layers: tuple[str, str] = LAYERS) -> Estimate | None:
     """Claims 4 and 12: skim rate of the second of two layers less that of the first, in points."""
-    values, runs = [], []
+    values: dict[str, list[float]] = {}
+    runs = []
     for model in evidence.models(dataset, skims):
         for seed, run in evidence.finished(dataset, model).items():
             rates = run.record.test.layer_skim_rates
             first, second = ([rates[name] for name in of_layer(layer, rates)] for layer in layers)
             if first and second:
-                values.append(100 * float(np.mean(second) - np.mean(first)))
+                values.setdefault(model, []).append(100 * float(np.mean(second) - np.mean(first)))
                 runs.append(run_name(dataset, model, seed))
-    return estimate(values, "run", runs) if values else None
+    return estimate([*chain(*values.values())], "run", runs, note=_by_model(values)) if runs else None
 
 
 def layer_confidence(evidence: Evidence, dataset: str, layers: tuple[str, str] = LAYERS) -> Estimate | None:
     """Claims 4 and 12: confidence of the second of two layers less that of the first, in points, by question."""
+    values: dict[str, list[float]] = {}
     by_example, runs = [], []
     for model in evidence.models(dataset, skims):
         for seed, analysis in evidence.analysed(dataset, model).items():
             if (difference := confidence_difference(analysis, layers)) is not None:
                 by_example.append(100 * difference)
+                values.setdefault(model, []).append(100 * float(difference.mean()))
                 runs.append(run_name(dataset, model, seed))
-    return estimate([float(v.mean()) for v in by_example], "run", runs, by_example) if runs else None
+    return estimate([*chain(*values.values())], "run", runs, by_example, _by_model(values)) if runs else None
+
+
+def _by_model(values: dict[str, list[float]]) -> str:
+    """What each model has by itself, over its seeds: models may lie on either side of their mean."""
+    each = [f"{model} {_signed(float(np.mean(found)), over_repeats(found))}" for model, found in values.items()]
+    return ", ".join(each) if len(each) > 1 else ""
 
 
 def confidence_difference(analysis: Analysis, layers: tuple[str, str]) -> np.ndarray | None:
@@ -203,20 +228,22 @@ def of_layer(layer: str, sequences: Iterable[str]) -> list[str]:
 def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None:
     """Claim 5: score of skimming less that of skipping at equal Flop-r, in points."""
     name = evidence.score_name(dataset)
-    pairs: Pairs = {}
+    pairs: dict[str, Pairs] = {"exact_count": {}, "published_convention": {}}
     swept = ""
     for skim, skip in _skimming_and_skipping(evidence, dataset):
         own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, skip)
         for seed in sorted(set(own) & set(its)):
-            curves = [sweep_curve(analysis, name) for analysis in (own[seed], its[seed])]
-            low, high = max(flops.min() for flops, _ in curves), min(flops.max() for flops, _ in curves)
-            if low >= high:
-                continue
-            scores = [at_flops(*curve, np.linspace(low, high, _GRID)).mean(axis=0) for curve in curves]
-            by_example = 100 * (scores[0] - scores[1])
-            pairs.setdefault((skim, skip), {})[seed] = (float(by_example.mean()), by_example)
-            swept = _swept(own[seed])
-    return _over_seeds(dataset, pairs, swept)
+            for convention, differences in pairs.items():
+                curves = [sweep_curve(analysis, name, convention) for analysis in (own[seed], its[seed])]
+                low, high = max(flops.min() for flops, _ in curves), min(flops.max() for flops, _ in curves)
+                if low >= high:
+                    continue
+                scores = [at_flops(*curve, np.linspace(low, high, _GRID)).mean(axis=0) for curve in curves]
+                by_example = 100 * (scores[0] - scores[1])
+                differences.setdefault((skim, skip), {})[seed] = (float(by_example.mean()), by_example)
+                swept = _swept(own[seed])
+    exact, published = (_over_seeds(dataset, found) for found in pairs.values())
+    return exact and replace(exact, note=_joined(_by_published(published), swept))
 
 
 def _skimming_and_skipping(evidence: Evidence, dataset: str) -> Iterator[tuple[str, str]]:
@@ -283,11 +310,30 @@ def threshold_is_smooth(evidence: Evidence, dataset: str) -> Estimate | None:
     """Claim 6: minus the largest fall of the score between neighbouring thresholds, in points."""
     name = evidence.score_name(dataset)
 
-    def largest_fall(analysis: Analysis) -> float:
+    def falls(analysis: Analysis) -> list[float]:
         scores = [point.scores[name] for point in _inner_points(analysis).values()]
-        return -100 * max(float(earlier - later) for earlier, later in pairwise(scores))
+        return [100 * float(earlier - later) for earlier, later in pairwise(scores)]
 
-    return _over_analyses(evidence, dataset, largest_fall)
+    found = _over_analyses(evidence, dataset, lambda analysis: -max(falls(analysis)))
+    return found and replace(found, note=_joined(_steepest_step(evidence, dataset, falls), found.note))
+
+
+def _steepest_step(evidence: Evidence, dataset: str, falls: Callable[[Analysis], list[float]]) -> str:
+    """In which step the score falls most in most runs, how much Flop-r grows there, and the falls of other steps."""
+    analyses = [
+        analysis for model in evidence.models(dataset, skims) for analysis in evidence.analysed(dataset, model).values()
+    ]
+    steepest = Counter(int(np.argmax(falls(analysis))) for analysis in analyses)
+    step, count = steepest.most_common(1)[0]
+    ends = [[*_inner_points(analysis).values()][step : step + 2] for analysis in analyses]
+    before, after = np.mean([[point.flop_reduction.exact_count for point in points] for points in ends], axis=0)
+    elsewhere = [-max(fall for place, fall in enumerate(falls(analysis)) if place != step) for analysis in analyses]
+    first, second = (point.threshold for point in ends[0])
+    others = _signed(float(np.mean(elsewhere)), over_repeats(elsewhere))
+    return (
+        f"in {count} of {count_of(len(analyses), 'run')} from {first:g} to {second:g}, where Flop-r goes from "
+        f"{before:.1f} to {after:.1f}; in the other steps {others} points"
+    )
 
 
 def _inner_points(analysis: Analysis) -> dict[int, Any]:
@@ -315,7 +361,7 @@ def skimming_beats_shrinking(
     Where no sweep reaches the Flop-r of any of the smaller ones, the estimate counts no seed and its note says so.
     """
     pairs: dict[str, Pairs] = {"exact_count": {}, "published_convention": {}}
-    beyond: dict[str, None] = {}
+    beyond: dict[str, list[tuple[float, float]]] = {}
     swept = ""
     for skim, small in _skimming_and_shrunk(evidence, dataset, shrunk):
         own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, small)
@@ -331,12 +377,18 @@ def skimming_beats_shrinking(
                     by_example = 100 * (f1 - its[seed].outcomes["f1"].unpack()[included])
                     found.setdefault((skim, small), {})[seed] = (float(by_example.mean()), by_example)
                 elif convention == "exact_count":
-                    beyond[f"{small} (Flop-r {target:.2f}) lies beyond a sweep of {skim}"] = None
+                    end = 0 if target < flops[0] else -1
+                    lead = float(outcomes[end].mean() - its[seed].outcomes["f1"].unpack()[included].mean())
+                    place = f"{small} (Flop-r {target:.2f}) lies beyond a sweep of {skim}"
+                    beyond.setdefault(place, []).append((flops[end], 100 * lead))
     exact, published = (_over_seeds(dataset, found) for found in pairs.values())
     if exact is None and not beyond:
         return None
-    by_published = f"by the published convention {published.value:+.1f}" if published else ""
-    note = "; ".join(filter(None, [*beyond, by_published, swept]))
+    ends = [
+        "{}, whose nearest point ({:.2f}) lies {:+.1f} points from it".format(place, *np.mean(found, axis=0))
+        for place, found in beyond.items()
+    ]
+    note = _joined(*ends, _by_published(published), swept)
     return replace(exact, note=note) if exact else Estimate(nan, None, 0, "seed", note=note)
 
 
@@ -365,7 +417,12 @@ def speedup_below_flops(evidence: Evidence, dataset: str) -> Estimate | None:
         return None
     (size, rate, way), (value, low, high) = max(cells.items(), key=lambda cell: cell[1][0])
     by_published = max(ratios[0] * _exact_over_published(size, rate) for (size, rate, _), ratios in cells.items())
-    note = f"largest at d = {size}, skim rate {rate:g}, {way}; by the published convention {1 - by_published:.2f}"
+    in_numpy = max((ratios[0] for (_, _, way), ratios in cells.items() if way == "numpy"), default=None)
+    note = _joined(
+        f"largest at d = {size}, skim rate {rate:g}, {way}",
+        f"by the published convention {1 - by_published:.2f}",
+        "" if in_numpy is None else f"of NumPy, the paper's way, {1 - in_numpy:.2f}",
+    )
     return Estimate(1 - value, (1 - high, 1 - low), len(cells), "setting", ("benchmark/cpu",), note)
 
 
@@ -386,9 +443,12 @@ def gap_closes(evidence: Evidence, dataset: str) -> Estimate | None:
         {(way, rate): value for (size, rate, way), (value, _, _) in cells.items() if size == wanted}
         for wanted in (sizes[0], sizes[-1])
     )
-    values = [largest[key] - smallest[key] for key in smallest if key in largest]
-    note = f"d = {sizes[0]} to {sizes[-1]}"
-    return estimate(values, "setting", ["benchmark/cpu"], note=note) if values else None
+    values: dict[str, list[float]] = {}
+    for way, rate in (key for key in smallest if key in largest):
+        values.setdefault(way, []).append(largest[way, rate] - smallest[way, rate])
+    each = (f"{way} {np.mean(found):+.2f}" for way, found in sorted(values.items()))
+    note = f"d = {sizes[0]} to {sizes[-1]}; {', '.join(each)}"
+    return estimate([*chain(*values.values())], "setting", ["benchmark/cpu"], note=note) if values else None
 
 
 def kernels_beat_numpy(evidence: Evidence, dataset: str) -> Estimate | None:

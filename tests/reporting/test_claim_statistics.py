@@ -1,5 +1,6 @@
 """Each statistic of the claims on records and measurements whose truth is known, with its sign."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def found(evidence: Evidence, statistic: str, dataset: str = "") -> Finding:
     trials: list[Trial] = try_claims(evidence)
     part = next(f.part for trial in trials for f in trial.findings if f.part.statistic == statistic)
     return Finding(part, dataset or None, STATISTICS[part.statistic](evidence, dataset))
+
+
+def numbers_after(words: str, note: str) -> list[float]:
+    """The numbers with a sign that follow some words of a note, up to its next part."""
+    return [float(number) for number in re.findall(r"[+-][\d.]+", note.partition(words)[2].partition(";")[0])]
 
 
 def store(
@@ -96,7 +102,8 @@ def test_the_largest_flop_r_is_that_of_a_model_that_keeps_the_accuracy(config: C
         change(tmp_path, "skim-5-0.02", seed, flop_reduction={"published_convention": 9.0, "exact_count": 5.0})
     estimate = found(read_evidence(config, tmp_path), "flop_reduction_at_accuracy", "sst").estimate
     assert estimate.value == pytest.approx(3.1) and estimate.count == 2
-    assert estimate.note == "skim-5-0.01; by the exact count 2.0"
+    # Its accuracy is half a point below in both seeds.
+    assert estimate.note == "skim-5-0.01, accuracy -0.5 [-0.5, -0.5] points; by the exact count 2.0"
 
 
 @pytest.mark.parametrize(("seeds", "verdict"), [((0,), "not tested"), ((0, 1), "contradicted")])
@@ -181,7 +188,8 @@ def test_a_shrunk_reader_has_fewer_layers_or_a_smaller_d(
             assert finding.estimate.count == 2
             # The skimming one falls from 70 to 50 along the logarithm of its Flop-r, which runs to 10, or to 100.
             assert finding.estimate.value == pytest.approx(-20 * np.log10(2.0), abs=0.5)
-            by_published = float(finding.estimate.note.removeprefix("by the published convention "))
+            by_published, low, high = numbers_after("by the published convention", finding.estimate.note)
+            assert low < by_published < high
             assert by_published == pytest.approx(-20 * np.log10(2.0) / 2, abs=0.5)
 
 
@@ -192,14 +200,15 @@ def test_a_smaller_reader_beyond_the_sweep_is_named_and_not_taken_for_one_that_w
     store_readers(tmp_path, readers, {"tiny": 9.0})
     finding = found(read_evidence(readers, tmp_path), "skimming_beats_smaller_size", "squad")
     assert (finding.numbers, finding.verdict) == ("out of reach", "not tested")
-    assert finding.estimate.note.startswith(
-        "tiny (Flop-r 9.00) lies beyond a sweep of skim; by the published convention"
-    )
+    note = finding.estimate.note
+    assert note.startswith("tiny (Flop-r 9.00) lies beyond a sweep of skim, whose nearest point (8.48) lies -")
+    # There the curve, which starts at the small one's F1, has fallen along the logarithm of its Flop-r.
+    assert numbers_after("lies", note.partition("nearest")[2])[0] == pytest.approx(-20 * np.log10(8.48), abs=0.2)
     store_readers(tmp_path, readers, {"small": 3.0})
     finding = found(read_evidence(readers, tmp_path), "skimming_beats_smaller_size", "squad")
     assert finding.verdict == "contradicted" and finding.estimate.count == 2
     assert finding.estimate.runs == ("squad/skim/0", "squad/small/0", "squad/skim/1", "squad/small/1")
-    assert finding.estimate.note.startswith("tiny (Flop-r 9.00) lies beyond a sweep of skim; ")
+    assert finding.estimate.note.startswith("tiny (Flop-r 9.00) lies beyond a sweep of skim, whose nearest point ")
 
 
 def test_seeds_count_that_one_pair_of_models_has(config: Config, tmp_path: Path):
@@ -213,7 +222,8 @@ def test_seeds_count_that_one_pair_of_models_has(config: Config, tmp_path: Path)
 def test_a_sweep_over_a_sample_is_called_one(config: Config, tmp_path: Path):
     store(tmp_path, config, "sst", {"skim-5-0.01": 0.8})
     statistics = "threshold_moves_flops", "threshold_is_smooth"
-    assert [found(read_evidence(config, tmp_path), s, "sst").estimate.note for s in statistics] == ["", ""]
+    notes = [found(read_evidence(config, tmp_path), s, "sst").estimate.note for s in statistics]
+    assert notes[0] == "" and not notes[1].endswith("examples")
     for seed in (0, 1):
         path = tmp_path / "paper" / "sst" / "skim-5-0.01" / f"{seed}.analysis.json"
         analysis = read_json(path)
@@ -223,7 +233,30 @@ def test_a_sweep_over_a_sample_is_called_one(config: Config, tmp_path: Path):
         write_json(path, analysis)
     for statistic in statistics:
         half = f"on a sample, {EXAMPLES // 2:,} of {EXAMPLES:,} examples"
-        assert found(read_evidence(config, tmp_path), statistic, "sst").estimate.note == half
+        assert found(read_evidence(config, tmp_path), statistic, "sst").estimate.note.endswith(half)
+
+
+def test_the_step_of_the_largest_fall_is_named(config: Config, tmp_path: Path):
+    store(tmp_path, config, "sst", {"skim-5-0.01": 0.8}, (0, 1, 2))
+    for seed, steep in ((0, 0.875), (1, 0.875), (2, 0.5)):
+        path = tmp_path / "paper" / "sst" / "skim-5-0.01" / f"{seed}.analysis.json"
+        analysis = read_json(path)
+        sweep = analysis["skim"]["sweep"]
+        outcomes = np.tile(np.arange(EXAMPLES) < 0.8 * EXAMPLES, (len(sweep["points"]), 1))
+        for place, point in enumerate(sweep["points"]):
+            # One point in each step, three more after the steep one.
+            right = 320 - 4 * place - (12 if point["threshold"] > steep else 0)
+            outcomes[place] = np.arange(EXAMPLES) < right
+            point["scores"] = {"accuracy": right / EXAMPLES}
+        sweep["outcomes"] = {"accuracy": Packed.pack(outcomes, "bit").model_dump()}
+        write_json(path, analysis)
+    estimate = found(read_evidence(config, tmp_path), "threshold_is_smooth", "sst").estimate
+    assert estimate.value == pytest.approx(-4)
+    before, after = 10 ** (np.array([12, 13]) / 14)
+    assert estimate.note.startswith(
+        f"in 2 of 3 runs from 0.875 to 0.95, where Flop-r goes from {before:.1f} to {after:.1f}; in the other steps "
+    )
+    assert numbers_after("other steps", estimate.note)[0] == pytest.approx(-2, abs=0.05)  # -1, -1 and -4.
 
 
 @pytest.mark.parametrize(("largest", "verdict"), [(0.9, "supported"), (1.2, "contradicted")])
@@ -234,6 +267,9 @@ def test_speed_up_is_held_against_flop_r_where_some_are_read_and_some_skimmed(
     finding = found(evidence, "speedup_below_flops")
     assert finding.estimate.value == pytest.approx(1 - largest) and finding.verdict == verdict
     assert finding.estimate.count == 2 * len(RATES) and "d = 200" in finding.estimate.note
+    assert "NumPy" not in finding.estimate.note
+    evidence = with_benchmark(config, tmp_path, {(100, "numpy"): 0.7, (200, "folded"): largest})
+    assert found(evidence, "speedup_below_flops").estimate.note.endswith("of NumPy, the paper's way, 0.30")
 
 
 @pytest.mark.parametrize(("largest", "verdict"), [(0.9, "supported"), (0.4, "contradicted")])
@@ -243,6 +279,7 @@ def test_the_gap_is_that_of_the_smallest_and_the_largest_d(
     shares = {(100, ""): 0.6, (100, "folded"): 0.6, (200, ""): largest, (200, "folded"): largest}
     finding = found(with_benchmark(config, tmp_path, shares), "gap_closes")
     assert finding.estimate.value == pytest.approx(largest - 0.6) and finding.verdict == verdict
+    assert finding.estimate.note == f"d = 100 to 200; demand {largest - 0.6:+.2f}, folded {largest - 0.6:+.2f}"
 
 
 @pytest.mark.parametrize(("numpy", "verdict"), [(0.3, "supported"), (0.9, "contradicted")])

@@ -1,5 +1,6 @@
 """Claims on trial: synthetic records whose truth is known get the verdict that it asks for."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,18 +78,34 @@ def test_nothing_run_is_not_tested(paper: Config, tmp_path: Path):
 @pytest.mark.parametrize(("skim", "skip", "verdict"), [(0.7, 0.2, "supported"), (0.2, 0.7, "contradicted")])
 def test_readers_at_equal_flops(skim: float, skip: float, verdict: str, paper: Config, tmp_path: Path):
     store_readers(paper, tmp_path, skim, skip)
+    for path in (tmp_path / "paper" / "squad").glob("sk_*/*.analysis.json"):
+        analysis = read_json(path)
+        for point in analysis["skim"]["sweep"]["points"]:
+            point["flop_reduction"]["published_convention"] **= 2
+        write_json(path, analysis)
     found = findings(paper, tmp_path)
     assert found["skimming_beats_skipping"].verdict == verdict
     # The curves run from Flop-r 1 to 10 in 14 equal steps of its logarithm; without their ends, where all is read or
     # skimmed, they are compared at nine equal values of Flop-r.
     share = np.log10(np.linspace(10 ** (1 / 14), 10 ** (13 / 14), 9)).mean()
     assert found["skimming_beats_skipping"].estimate.value == pytest.approx(100 * (skim - skip) * share, abs=0.5)
+    # By the published convention both are compared at the squares of these values.
+    by_published = found["skimming_beats_skipping"].estimate.note.partition("by the published convention ")[2]
+    share = np.log10(np.linspace(100 ** (1 / 14), 100 ** (13 / 14), 9)).mean() / 2
+    assert float(by_published.split()[0]) == pytest.approx(100 * (skim - skip) * share, abs=0.5)
     # The smaller reader has an F1 of 60 where the skimming one is on its line from 70 to `skim`.
     (small, _) = read_evidence(paper, tmp_path).results["question_answering"].of_model("squad", "lstm_att-1x100")
     place = np.log10(small.record.flop_reduction.exact_count)
     expected = 100 * (0.7 + (skim - 0.7) * place - 0.6)
     assert found["skimming_beats_fewer_layers"].estimate.value == pytest.approx(expected, abs=0.5)
     assert found["layer_confidence"].verdict == found["layer_skim_rate"].verdict == "supported"
+    assert found["layer_skim_rate"].estimate.note == (
+        "sk_lstm_att-0-0.1 +20.0 [+20.0, +20.0], sk_lstm_att-20-0.1 +20.0 [+20.0, +20.0]"
+    )
+    each = re.findall(r"(sk_lstm_att-\d+)-0.1 (\S+) \[", found["layer_confidence"].estimate.note)
+    assert [model for model, _ in each] == ["sk_lstm_att-0", "sk_lstm_att-20"]
+    mean = np.mean([float(value) for _, value in each])
+    assert mean == pytest.approx(found["layer_confidence"].estimate.value, abs=0.06)
     assert found["threshold_moves_flops"].estimate.value == pytest.approx(10 ** (12 / 14))
     assert found["threshold_is_smooth"].estimate.value < -1
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,16 @@ def test_the_readme_quotes_the_claims(trials: list[Trial]):
         quoted("skimming_beats_skipping", "squad", "({low:.1f} to {high:.1f}) on SQuAD"),
     ):
         assert text in readme
+    # What their notes say.
+    skipping = [found["skimming_beats_skipping", name].note for name in ("sst", "rotten_tomatoes", "squad")]
+    numbers = [number for note in skipping for number in re.findall(r"convention \+(\S+) \[\+(\S+), \+(\S+)\]", note)]
+    assert "{} ({} to {}), {} ({} to {}) and {} ({} to {}) points more".format(*chain(*numbers)) in readme
+    (beyond,) = re.findall(r"lies -(\S+) points from it", found["skimming_beats_smaller_size", "squad"].note)
+    assert f"and lie {beyond} points above those that come nearest" in readme
+    skips, skims = re.findall(r"([+-]\S+) \[(\S+), (\S+)\]", found["layer_confidence", "squad"].note)
+    assert (
+        f"by {skips[0].removeprefix('-')} points, in the other with {skims[0].removeprefix('+')} points more" in readme
+    )
     verdicts = Counter(trial.verdict for trial in trials)
     words = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
     for verdict in ("supported", "contradicted", "inconclusive", "not tested"):
