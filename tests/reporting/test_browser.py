@@ -231,6 +231,8 @@ def test_a_number_says_where_it_comes_from_by_the_keyboard_alone(page):
 def test_a_verdict_shows_its_rule_and_its_runs(page):
     row = page.locator(".claims tr").filter(has_text="A larger gamma skims more.")
     assert row.locator(".verdict").inner_text() == "– not tested"  # One gamma is run alone.
+    row = page.locator(".claims tr").filter(has_text="It needs up to 3 times fewer float operations")
+    assert "by the exact count" in row.locator("li small").inner_text()
     row = page.locator(".claims tr").filter(has_text="keeps or betters the standard LSTM's accuracy")
     assert "parts tested: 1 of 4" in row.inner_text() and "Not run: Rotten Tomatoes, IMDb, AG News" in row.inner_text()
     row.get_by_role("button").press(" ")

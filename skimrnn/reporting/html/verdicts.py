@@ -56,8 +56,6 @@ def score_claims(evidence: Evidence, folder: Path, origins: Origins) -> Scorecar
 def _cell(trial: Trial, finding: Finding, evidence: Evidence, folder: Path, origins: Origins) -> Cell:
     assert finding.estimate is not None
     note = f"Rule: {finding.part.rule} Above {finding.part.threshold:g} speaks for the claim."
-    if finding.estimate.note:
-        note += f" Note: {finding.estimate.note}."
     parts = tuple(
         Part(run, "", source_of(run, evidence, folder, origins)) for run in dict.fromkeys(finding.estimate.runs)
     )
