@@ -107,7 +107,9 @@ class SkimmingLayer(nn.Module):
         self.reset_parameters()
 
     @classmethod
-    def _from_torch(cls, rnn: nn.LSTM | nn.GRU, small_size: int, threshold: float) -> Self:
+    def _from_torch(cls, rnn: nn.RNNBase, kind: type[nn.RNNBase], small_size: int, threshold: float) -> Self:
+        if not isinstance(rnn, kind):
+            raise TypeError(f"{cls.__name__} starts from an nn.{kind.__name__}, not from a {type(rnn).__name__}")
         if rnn.proj_size:
             raise ValueError("an LSTM with projections (proj_size) has no skimming counterpart")
         # Under all names of the big cell, which are torch's; computed, where they are pruned or parametrized.

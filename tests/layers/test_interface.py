@@ -436,3 +436,15 @@ def test_dropout_acts_between_layers_in_training(seed):
         torch.manual_seed(0)
         assert torch.equal(layer(-inputs)[0], first)  # The second layer sees only zeros.
     assert before.shape == (T, B, D)
+
+
+def test_a_layer_of_another_kind_is_refused():
+    for skimming, layer, message in (
+        (SkimLSTM, nn.GRU(E, D), r"^SkimLSTM starts from an nn\.LSTM, not from a GRU$"),
+        (SkimGRU, nn.LSTM(E, D), r"^SkimGRU starts from an nn\.GRU, not from a LSTM$"),
+        (SkimLSTM, nn.RNN(E, D), r"not from a RNN$"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            start_from(skimming, layer)
+    with pytest.raises(ValueError, match=r"projections \(proj_size\) has no skimming counterpart"):
+        start_from(SkimLSTM, nn.LSTM(E, D, proj_size=2))
