@@ -356,4 +356,5 @@ def gumbel_noise(inputs: Tensor) -> Tensor:
 
 
 def _stack(values: Sequence[Tensor]) -> Tensor:
-    return values[0][None] if len(values) == 1 else torch.stack(list(values))  # A view costs less than a copy.
+    # A view costs less than a copy, but it cannot be detached in place, as is done between the parts of a long text.
+    return values[0][None] if len(values) == 1 and not values[0].requires_grad else torch.stack(list(values))

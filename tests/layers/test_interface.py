@@ -438,6 +438,23 @@ def test_dropout_acts_between_layers_in_training(seed):
     assert before.shape == (T, B, D)
 
 
+@pytest.mark.parametrize(("skimming", "plain"), PAIRS)
+def test_the_state_can_be_detached_in_place_between_parts_of_a_text(skimming, plain, seed):
+    torch.manual_seed(0)
+    inputs = torch.randn(2 * T, B, E)
+    grads = []
+    for detach in (torch.Tensor.detach, torch.Tensor.detach_):
+        torch.manual_seed(1)
+        layer, state, loss = skimming(E, D, S), None, 0.0
+        for part in inputs.split(T):
+            output, state = layer(part, state)
+            loss = loss + output.square().sum()
+            state = tuple(detach(s) for s in state) if isinstance(state, tuple) else detach(state)
+        loss.backward()
+        grads.append([parameter.grad for parameter in layer.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
+
+
 def test_a_layer_of_another_kind_is_refused():
     for skimming, layer, message in (
         (SkimLSTM, nn.GRU(E, D), r"^SkimLSTM starts from an nn\.LSTM, not from a GRU$"),
