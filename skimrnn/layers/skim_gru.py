@@ -19,7 +19,7 @@ class SkimGRU(SkimmingLayer):
     @classmethod
     def from_gru(cls, gru: nn.GRU, small_size: int, *, threshold: float = 0.5) -> Self:
         """A Skim-GRU whose big cell starts from a (trained) `nn.GRU`; the small cell and the decision start anew."""
-        return cls._from_torch(gru, nn.GRU, small_size, threshold)
+        return cls._from_torch(gru, small_size, threshold)
 
     @overload
     def forward(

@@ -38,7 +38,7 @@ class SkimLSTM(SkimmingLayer):
     @classmethod
     def from_lstm(cls, lstm: nn.LSTM, small_size: int, *, threshold: float = 0.5) -> Self:
         """A Skim-LSTM whose big cell starts from a (trained) `nn.LSTM`; the small cell and the decision start anew."""
-        return cls._from_torch(lstm, nn.LSTM, small_size, threshold)
+        return cls._from_torch(lstm, small_size, threshold)
 
     @overload
     def forward(

@@ -107,9 +107,9 @@ class SkimmingLayer(nn.Module):
         self.reset_parameters()
 
     @classmethod
-    def _from_torch(cls, rnn: nn.RNNBase, kind: type[nn.RNNBase], small_size: int, threshold: float) -> Self:
-        if not isinstance(rnn, kind):
-            raise TypeError(f"{cls.__name__} starts from an nn.{kind.__name__}, not from a {type(rnn).__name__}")
+    def _from_torch(cls, rnn: nn.RNNBase, small_size: int, threshold: float) -> Self:
+        if not isinstance(rnn, getattr(nn, cls._name)):
+            raise TypeError(f"{cls.__name__} starts from an nn.{cls._name}, not from a {type(rnn).__name__}")
         if rnn.proj_size:
             raise ValueError("an LSTM with projections (proj_size) has no skimming counterpart")
         # Under all names of the big cell, which are torch's; computed, where they are pruned or parametrized.
@@ -211,7 +211,8 @@ class SkimmingLayer(nn.Module):
             sequences += layer_sequences
             directions = [sequence.outputs for sequence in layer_sequences]
             inputs = directions[0] if len(directions) == 1 else torch.cat(directions, dim=2)
-        last = tuple(_stack(values) for values in zip(*(s.state for s in sequences), strict=True))
+        # Not a view, which torch does not let be detached in place, as is done between the parts of a long text.
+        last = tuple(torch.stack(values) for values in zip(*(s.state for s in sequences), strict=True))
         log_p = _stack([s.log_probabilities for s in sequences])
         return inputs, last, Decisions(log_p, _stack([s.read for s in sequences]), lengths)
 
@@ -356,5 +357,4 @@ def gumbel_noise(inputs: Tensor) -> Tensor:
 
 
 def _stack(values: Sequence[Tensor]) -> Tensor:
-    # A view costs less than a copy, but it cannot be detached in place, as is done between the parts of a long text.
-    return values[0][None] if len(values) == 1 and not values[0].requires_grad else torch.stack(list(values))
+    return values[0][None] if len(values) == 1 else torch.stack(list(values))  # A view costs less than a copy.

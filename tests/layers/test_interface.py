@@ -453,6 +453,8 @@ def test_the_state_can_be_detached_in_place_between_parts_of_a_text(skimming, pl
         loss.backward()
         grads.append([parameter.grad for parameter in layer.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
+    with torch.no_grad():
+        assert not any(s.detach_().requires_grad for s in flat(layer(inputs)[1]))
 
 
 def test_a_layer_of_another_kind_is_refused():
