@@ -1,7 +1,7 @@
 """The statistics of the claims: each is larger where its claim is truer, and None where nothing was run."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, pairwise
@@ -92,6 +92,10 @@ def _signed(value: float, interval: tuple[float, float] | None) -> str:
     return f"{value:+.1f}" + (" [{:+.1f}, {:+.1f}]".format(*interval) if interval else "")
 
 
+def _mean_of(values: Sequence[float]) -> str:
+    return _signed(float(np.mean(values)), over_repeats(values))
+
+
 def _by_published(found: Estimate | None) -> str:
     return f"by the published convention {_signed(found.value, found.interval)}" if found else ""
 
@@ -144,7 +148,7 @@ def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | N
                 runs += [run_name(dataset, reference, seed) for seed in sorted(its)]
                 exact = np.mean([run.record.flop_reduction.exact_count for run in own.values()])
                 kept = [100 * (own[s].record.test.accuracy - its[s].record.test.accuracy) for s in own if s in its]
-                lost = f", accuracy {_signed(float(np.mean(kept)), over_repeats(kept))} points" if kept else ""
+                lost = f", accuracy {_mean_of(kept)} points" if kept else ""
                 note = f"{model}{lost}; by the exact count {exact:.1f}"
                 found = estimate(reductions, "seed", runs, note=note)
                 best = replace(found, count=min(len(own), len(its)))  # The accuracy that is kept has its seeds, too.
@@ -193,20 +197,21 @@ def layer_skim_rate(evidence: Evidence, dataset: str, layers: tuple[str, str] = 
 
 def layer_confidence(evidence: Evidence, dataset: str, layers: tuple[str, str] = LAYERS) -> Estimate | None:
     """Claims 4 and 12: confidence of the second of two layers less that of the first, in points, by question."""
-    values: dict[str, list[float]] = {}
-    by_example, runs = [], []
+    by_example: dict[str, list[np.ndarray]] = {}
+    runs = []
     for model in evidence.models(dataset, skims):
         for seed, analysis in evidence.analysed(dataset, model).items():
             if (difference := confidence_difference(analysis, layers)) is not None:
-                by_example.append(100 * difference)
-                values.setdefault(model, []).append(100 * float(difference.mean()))
+                by_example.setdefault(model, []).append(100 * difference)
                 runs.append(run_name(dataset, model, seed))
-    return estimate([*chain(*values.values())], "run", runs, by_example, _by_model(values)) if runs else None
+    values = {model: [float(each.mean()) for each in found] for model, found in by_example.items()}
+    examples = [*chain(*by_example.values())]
+    return estimate([*chain(*values.values())], "run", runs, examples, _by_model(values)) if runs else None
 
 
 def _by_model(values: dict[str, list[float]]) -> str:
     """What each model has by itself, over its seeds: models may lie on either side of their mean."""
-    each = [f"{model} {_signed(float(np.mean(found)), over_repeats(found))}" for model, found in values.items()]
+    each = [f"{model} {_mean_of(found)}" for model, found in values.items()]
     return ", ".join(each) if len(each) > 1 else ""
 
 
@@ -233,6 +238,7 @@ def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None
     for skim, skip in _skimming_and_skipping(evidence, dataset):
         own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, skip)
         for seed in sorted(set(own) & set(its)):
+            swept = _swept(own[seed])
             for convention, differences in pairs.items():
                 curves = [sweep_curve(analysis, name, convention) for analysis in (own[seed], its[seed])]
                 low, high = max(flops.min() for flops, _ in curves), min(flops.max() for flops, _ in curves)
@@ -241,7 +247,6 @@ def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None
                 scores = [at_flops(*curve, np.linspace(low, high, _GRID)).mean(axis=0) for curve in curves]
                 by_example = 100 * (scores[0] - scores[1])
                 differences.setdefault((skim, skip), {})[seed] = (float(by_example.mean()), by_example)
-                swept = _swept(own[seed])
     exact, published = (_over_seeds(dataset, found) for found in pairs.values())
     return exact and replace(exact, note=_joined(_by_published(published), swept))
 
@@ -323,16 +328,15 @@ def _steepest_step(evidence: Evidence, dataset: str, falls: Callable[[Analysis],
     analyses = [
         analysis for model in evidence.models(dataset, skims) for analysis in evidence.analysed(dataset, model).values()
     ]
-    steepest = Counter(int(np.argmax(falls(analysis))) for analysis in analyses)
-    step, count = steepest.most_common(1)[0]
-    ends = [[*_inner_points(analysis).values()][step : step + 2] for analysis in analyses]
+    steps = np.array([falls(analysis) for analysis in analyses])
+    steepest, count = Counter(steps.argmax(axis=1).tolist()).most_common(1)[0]
+    ends = [[*_inner_points(analysis).values()][steepest : steepest + 2] for analysis in analyses]
     before, after = np.mean([[point.flop_reduction.exact_count for point in points] for points in ends], axis=0)
-    elsewhere = [-max(fall for place, fall in enumerate(falls(analysis)) if place != step) for analysis in analyses]
     first, second = (point.threshold for point in ends[0])
-    others = _signed(float(np.mean(elsewhere)), over_repeats(elsewhere))
+    elsewhere = (-np.delete(steps, steepest, axis=1).max(axis=1)).tolist()
     return (
         f"in {count} of {count_of(len(analyses), 'run')} from {first:g} to {second:g}, where Flop-r goes from "
-        f"{before:.1f} to {after:.1f}; in the other steps {others} points"
+        f"{before:.1f} to {after:.1f}; in the other steps {_mean_of(elsewhere)} points"
     )
 
 
