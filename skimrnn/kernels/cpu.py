@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from skimrnn.errors import UserError
 from skimrnn.kernels import _cpu
 from skimrnn.kernels.recording import is_recorded
-from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State, margin_at
+from skimrnn.kernels.reference import CellWeights, DecisionWeights, SkimSequence, State, as_tensor, margin_at
 
 _SOURCES = Path(__file__).parent / "cpp"
 
@@ -160,8 +160,9 @@ def _run(
     difference = None if noise is None else noise[..., 0] - noise[..., 1]  # (T, B)
     memory = state[1] if cell == "lstm" else None
     run = _forward if wants_gradient or noise is not None else _infer_op
+    level, heat = as_tensor(threshold, inputs), as_tensor(temperature, inputs)
     outputs, last_hidden, last_cell, log_p, read, *_ = run(
-        cell, inputs, lengths, state[0], memory, weights, threshold, difference, temperature, reverse
+        cell, inputs, lengths, state[0], memory, weights, level, difference, heat, reverse
     )
     return SkimSequence(outputs, (last_hidden, last_cell) if cell == "lstm" else (last_hidden,), log_p, read)
 
@@ -323,13 +324,13 @@ def _infer_op(
     hidden: Tensor,
     memory: Tensor | None,
     weights: list[Tensor],
-    threshold: float,
+    threshold: Tensor,
     noise: Tensor | None,
-    temperature: float,
+    temperature: Tensor,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     state = (hidden,) if memory is None else (hidden, memory)
-    sequence = _infer(_pack(cell, weights), weights, inputs, None, None, lengths, state, threshold, reverse)
+    sequence = _infer(_pack(cell, weights), weights, inputs, None, None, lengths, state, threshold.item(), reverse)
     last = sequence.state
     return (
         sequence.outputs,
@@ -362,9 +363,9 @@ def _(
     hidden: Tensor,
     memory: Tensor | None,
     weights: list[Tensor],
-    threshold: float,
+    threshold: Tensor,
     noise: Tensor | None,
-    temperature: float,
+    temperature: Tensor,
     reverse: bool,
 ) -> tuple[Tensor, ...]:
     return _fake_results(inputs, hidden, memory, weights)
@@ -381,9 +382,9 @@ def _forward(
     hidden: Tensor,
     memory: Tensor | None,
     weights: list[Tensor],
-    threshold: float,
+    threshold: Tensor,
     noise: Tensor | None,
-    temperature: float,
+    temperature: Tensor,
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Outputs, last h, last c, log-probabilities, decisions; and for the way back the gates and the memory cells."""
@@ -392,9 +393,9 @@ def _forward(
     noise = None if noise is None else noise.contiguous()
     arrays = [None if t is None else t.contiguous() for t in (inputs, lengths, hidden, memory)]
     layer.forward(
-        _batch(inputs.shape, arrays, threshold, reverse),
+        _batch(inputs.shape, arrays, threshold.item(), reverse),
         _cpu.results(*map(_address, results)),
-        _cpu.tape(_address(noise), temperature, _address(gates), _address(cells)),
+        _cpu.tape(_address(noise), temperature.item(), _address(gates), _address(cells)),
     )
     return (*results, gates, cells)  # type: ignore[return-value]
 
@@ -407,9 +408,9 @@ def _(
     hidden: Tensor,
     memory: Tensor | None,
     weights: list[Tensor],
-    threshold: float,
+    threshold: Tensor,
     noise: Tensor | None,
-    temperature: float,
+    temperature: Tensor,
     reverse: bool,
 ) -> tuple[Tensor, ...]:
     return _fake_forward(cell, inputs, hidden, memory, weights)
@@ -438,7 +439,7 @@ def _backward(
     memory: Tensor | None,
     weights: list[Tensor],
     relaxed: bool,
-    temperature: float,
+    temperature: Tensor,
     reverse: bool,
     outputs: Tensor,
     log_p: Tensor,
@@ -459,7 +460,7 @@ def _backward(
     layer.backward(
         _batch(outputs.shape, arrays, 0.5, reverse),
         _cpu.results(_address(outputs), 0, 0, _address(log_p), 0),
-        _cpu.tape(_address(gates if relaxed else None), temperature, _address(gates), _address(cells)),
+        _cpu.tape(_address(gates if relaxed else None), temperature.item(), _address(gates), _address(cells)),
         _cpu.gradients(
             _address(given[0]),
             _address(given[1]),
@@ -495,7 +496,7 @@ def _(
     memory: Tensor | None,
     weights: list[Tensor],
     relaxed: bool,
-    temperature: float,
+    temperature: Tensor,
     reverse: bool,
     outputs: Tensor,
     log_p: Tensor,
@@ -533,12 +534,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     outputs, _, _, log_p, read, gates, cells = output
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(read, gates, cells)
-    ctx.save_for_backward(xs, lengths, hidden, memory, outputs, log_p, gates, cells, *weights)
-    ctx.cell, ctx.relaxed, ctx.temperature, ctx.reverse = cell, noise is not None, temperature, reverse
+    ctx.save_for_backward(xs, lengths, hidden, memory, temperature, outputs, log_p, gates, cells, *weights)
+    ctx.cell, ctx.relaxed, ctx.reverse = cell, noise is not None, reverse
 
 
 def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-    inputs, lengths, hidden, memory, outputs, log_p, gates, cells, *weights = ctx.saved_tensors
+    inputs, lengths, hidden, memory, temperature, outputs, log_p, gates, cells, *weights = ctx.saved_tensors
     if ctx.cell == "gru":
         gradients = (*gradients[:2], None, *gradients[3:])  # There is no c.
     d_inputs, d_hidden, d_memory, *d_weights = _backward(
@@ -550,7 +551,7 @@ def _differentiate(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         memory,
         weights,
         ctx.relaxed,
-        ctx.temperature,
+        temperature,
         ctx.reverse,
         outputs,
         log_p,

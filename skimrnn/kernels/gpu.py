@@ -132,7 +132,7 @@ def _run(
     assert hidden.shape == cell.shape == (*models, batch, weights[1].shape[-1]), (inputs.shape, hidden.shape)
     assert lengths.shape == (*models, batch), (inputs.shape, lengths.shape)
     if not isinstance(temperature, Tensor):
-        temperature = inputs.new_full(models, temperature)
+        temperature = inputs.new_ones(models) * temperature  # Not `new_full`: see `as_tensor`.
     needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, hidden, cell, *weights))
     lengths, temperature = lengths.to(inputs.device).contiguous(), temperature.to(inputs).expand(models).contiguous()
     noise, limit = None if noise is None else noise.contiguous(), margin_at(threshold)

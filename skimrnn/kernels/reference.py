@@ -71,7 +71,7 @@ def skim_lstm(
     weight_hidden = torch.cat([big.hidden, small.hidden, decision.hidden]).t()  # (D, 4D + 4S + 2)
     bias = torch.cat([weights.input_bias + weights.hidden_bias for weights in (big, small, decision)])
 
-    def step(projected: Tensor, state: State) -> tuple[State, State, Tensor]:
+    def step(projected: Tensor, state: State) -> "tuple[State, State, Tensor]":
         hidden, cell = state
         big_gates, small_gates, logits = torch.addmm(projected, hidden, weight_hidden).split(sizes, dim=1)
         return _lstm_cell(big_gates, cell), _lstm_cell(small_gates, cell[:, :small_size]), logits
@@ -101,7 +101,7 @@ def skim_gru(
     input_bias = torch.cat([big.input_bias, small.input_bias, decision.input_bias])
     hidden_bias = torch.cat([big.hidden_bias, small.hidden_bias, decision.hidden_bias])
 
-    def step(projected: Tensor, state: State) -> tuple[State, State, Tensor]:
+    def step(projected: Tensor, state: State) -> "tuple[State, State, Tensor]":
         (hidden,) = state
         big_input, small_input, input_logits = projected.split(sizes, dim=1)
         big_hidden, small_hidden, hidden_logits = functional.linear(hidden, weight_hidden, hidden_bias).split(
@@ -149,7 +149,7 @@ def _run(
         projected = reorder(projected, order)
         noise = None if noise is None else reorder(noise, order)
         return in_order(_run(step, projected, lengths, state, threshold, noise, temperature, False), order)
-    limit = math.log(threshold) if threshold > 0 else -math.inf  # Probabilities themselves may be too small for 0.
+    limit = as_tensor(threshold, projected).log()  # Probabilities themselves may be too small for 0.
     states, log_probabilities, reads = [], [], []
     for position, projected_step in enumerate(projected.unbind()):
         read_state, small_state, logits = step(projected_step, state)
@@ -184,6 +184,14 @@ def margin_at(threshold: float) -> float:
     if threshold <= 0:
         return -math.inf
     return math.inf if threshold >= 1 else math.log(threshold / (1 - threshold))
+
+
+def as_tensor(number: float, like: Tensor) -> Tensor:
+    """A setting of a layer as a 0-d tensor on another's device: with a float, `torch.compile` compiles for each anew.
+
+    Of what makes a tensor of a number, arithmetic alone is compiled once for all numbers.
+    """
+    return like.new_ones((), dtype=torch.float64) * number
 
 
 def reversal(lengths: Tensor, steps: int) -> Tensor:

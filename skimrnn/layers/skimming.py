@@ -47,8 +47,6 @@ class SkimmingLayer(nn.Module):
     _run: ClassVar[Callable[..., SkimSequence]]  # the kernel
     _takes_models: ClassVar[bool] = False  # whether there is a kernel for it that runs several models in one launch
 
-    temperature: float
-
     def __init__(
         self,
         input_size: int,
@@ -130,6 +128,28 @@ class SkimmingLayer(nn.Module):
         )
         layer.load_state_dict(weights, strict=False)  # The small cell and the decision are not there.
         return layer.train(rnn.training)
+
+    @property
+    def threshold(self) -> float:
+        """A token is read where p_t(read) is above it: from 0, which reads all, to 1, which skims all."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"threshold must lie between 0 and 1, not {value}")
+        self._threshold = float(value)
+
+    @property
+    def temperature(self) -> float:
+        """The Gumbel-softmax's tau in training: above 0."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        if not 0 < value < math.inf:
+            raise ValueError(f"temperature must be above 0 and finite, not {value}")
+        self._temperature = float(value)
 
     def reset_parameters(self) -> None:
         """Draw all weights uniformly from +-1/sqrt(hidden_size), as torch's layers do."""
@@ -335,6 +355,8 @@ class SkimmingLayer(nn.Module):
         count = 2 if self._name == "LSTM" else 1
         if state is None:
             return (padded.new_zeros(expected),) * count
+        if len(state) != count:
+            raise RuntimeError("lstm expects two hidden states")
         for index, s in enumerate(state):
             if s.shape != expected:
                 which = f"[{index}]" if count == 2 else ""

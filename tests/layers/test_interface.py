@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.backends.debugging import aot_eager
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -148,12 +149,13 @@ def test_float64_is_the_reference_and_float32_is_near(skimming, _, training, see
     assert all(p.grad is not None and p.grad.isfinite().all() for p in single.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("skimming, _", PAIRS)
 @pytest.mark.parametrize("training", [True, False])
-def test_compiled_is_eager(skimming, _, training, seed):
-    layer = skimming(E, D, S, bidirectional=True).train(training)
+def test_compiled_is_eager(skimming, _, training, dtype, seed):
+    layer = skimming(E, D, S, bidirectional=True, dtype=dtype).train(training)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    inputs = torch.randn(T, B, E, requires_grad=True)
+    inputs = torch.randn(3, B, E, dtype=dtype, requires_grad=True)  # The reference is compiled step by step.
     for gradient in (True, False):
         with torch.set_grad_enabled(gradient):
             torch.manual_seed(seed)
@@ -165,6 +167,32 @@ def test_compiled_is_eager(skimming, _, training, seed):
                 wanted = torch.autograd.grad(expected[0].square().sum(), [inputs, *layer.parameters()])
                 given = torch.autograd.grad(actual[0].square().sum(), [inputs, *layer.parameters()])
                 assert_close(given, wanted, 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("skimming, _", PAIRS)
+@pytest.mark.parametrize("training", [True, False])
+def test_one_compiled_graph_serves_every_temperature_or_threshold(skimming, _, training, dtype, seed):
+    if kernels.KERNEL == "triton" and not training:
+        pytest.skip("the Triton kernels take the threshold as a constant")
+    torch._dynamo.reset()  # Other tests have compiled the same code.
+    layer, graphs = skimming(E, D, S, dtype=dtype).train(training), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    compiled, inputs = torch.compile(layer, fullgraph=True, backend=backend), torch.randn(3, B, E, dtype=dtype)
+    for setting in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):
+        if training:
+            layer.temperature = setting
+        else:
+            layer.threshold = setting
+        torch.manual_seed(seed)
+        expected = layer(inputs)
+        torch.manual_seed(seed)
+        assert_close(compiled(inputs), expected, 0)
+    assert len(graphs) == 2  # The second takes any number.
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace:DeprecationWarning")
@@ -385,6 +413,28 @@ def test_errors_are_torchs(skimming, plain, inputs, state, seed):
     ours, theirs = skimming(E, D, S), plain(E, D)
     expected = message_of(lambda: theirs(torch.zeros(inputs), state))
     assert message_of(lambda: ours(torch.zeros(inputs), state)) == expected
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_skim_lstm_takes_two_states(count, seed):
+    state = tuple(torch.zeros(3, 1, B, D)[:count])
+    with pytest.raises(RuntimeError, match=r"^lstm expects two hidden states$"):
+        SkimLSTM(E, D, S)(torch.zeros(T, B, E), state)
+
+
+@pytest.mark.parametrize(
+    "setting, wrong",
+    [("threshold", (-0.1, 1.1, math.nan, "x", None)), ("temperature", (0, -1.0, math.inf, math.nan, "x", None))],
+)
+def test_settings_that_cannot_be_are_refused(setting, wrong):
+    layer = SkimGRU(E, D, S)
+    before = getattr(layer, setting)
+    for value in wrong:
+        with pytest.raises((ValueError, TypeError)):
+            setattr(layer, setting, value)
+    assert getattr(layer, setting) == before
+    with pytest.raises(ValueError, match=r"threshold must lie between 0 and 1, not 1\.5"):
+        SkimLSTM(E, D, S, threshold=1.5)
 
 
 @pytest.mark.parametrize("skimming, plain", PAIRS)
