@@ -45,4 +45,4 @@ report: .venv/installed
 
 # What `make` makes. Downloads, weights and checkpoints of other scales stay: they may have taken days.
 clean:
-	rm -rf .venv .snakemake logs benchmarks results/smoke reports/smoke runs/smoke data/*/smoke data/*/embedded
+	rm -rf .venv .snakemake logs benchmarks results/smoke reports/smoke runs/smoke data/*/smoke data/*/smoke.* data/*/embedded

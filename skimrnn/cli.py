@@ -105,7 +105,7 @@ def tokenise(
 @verb
 def vectors(
     config: ConfigOption,
-    output: Annotated[Path, typer.Option(help="File for the words and their vectors.")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the words and their vectors.")],
     tokens: Annotated[list[Path] | None, typer.Option(help="Tokenised folders, for vectors.source corpus.")] = None,
 ) -> None:
     """Get word vectors: download GloVe, read a file, or train word2vec on the texts."""
@@ -196,7 +196,7 @@ def evaluate(
     seed: SeedOption,
     prepared: PreparedOption,
     run: RunOption,
-    output: Annotated[Path, typer.Option(help="File for the record (JSON).")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the record (JSON).")],
     threads: ThreadsOption = 1,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Score a reader as far as it was trained; the record says so.")
@@ -259,7 +259,7 @@ def speed(
     dataset: DatasetOption,
     prepared: PreparedOption,
     runs: RunsOption,
-    output: Annotated[Path, typer.Option(help="File for the measurements (JSON).")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the measurements (JSON).")],
 ) -> None:
     """Time the trained models of a dataset that skim beside standard ones of their size, on real texts (Sp)."""
     from skimrnn.benchmarks.reader_speed import measure_reader_speed
@@ -337,8 +337,13 @@ def data_prepare(
 
 
 @data_verb
-def data_verify(mirror: MirrorArgument, datasets: NamesArgument = None) -> None:
-    """Read every file of a mirror, with all the checks of a fetch; damage ends with exit code 2."""
+def data_verify(
+    mirror: MirrorArgument,
+    datasets: Annotated[
+        list[str] | None, typer.Argument(help="Datasets that must be whole; what is there of all if none is named.")
+    ] = None,
+) -> None:
+    """Read every file of a mirror, with all the checks of a fetch; exit code 2 where one is damaged or missing."""
     from rich.console import Console
     from rich.progress import track
 
@@ -359,6 +364,9 @@ def data_verify(mirror: MirrorArgument, datasets: NamesArgument = None) -> None:
     print(mirror_table(files, mirror))
     if damaged := [file for file in files if file.state == "damaged"]:
         raise UserError(damaged[0].fault + (f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""))
+    missing = [file for file in files if file.state == "missing"]
+    if missing and (datasets or len(missing) == len(files)):
+        raise UserError(f"{missing[0].path}: no such file: data fetch downloads what is missing")
 
 
 @data_verb
@@ -366,7 +374,7 @@ def data_stats(
     config: ConfigOption,
     raw: Annotated[Path, typer.Option(help="Folder of what fetch wrote, one folder a dataset.")],
     words: Annotated[Path, typer.Option(help="The words of glove.6B, one a line (.txt, .gz or .xz).")],
-    output: Annotated[Path, typer.Option(help="File for the counts (JSON).")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the counts (JSON).")],
     report: Annotated[Path, typer.Option(help="Folder for datasets.md, .csv and .tex.")],
     tokens: Annotated[
         Path | None, typer.Option(help="Folder of what tokenise wrote, one folder a dataset: SQuAD is counted there.")
@@ -407,7 +415,7 @@ def _named(names: list[str] | None) -> "list[Dataset]":
 
 @verb
 def bench(
-    output: Annotated[Path, typer.Option(help="File for the measurements (JSON, with raw samples).")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the measurements (JSON, with raw samples).")],
     only: Annotated[list[str] | None, typer.Option(help="Run this benchmark alone (may be given again).")] = None,
     rounds: Annotated[int, typer.Option(min=5, help="Rounds; each times every function of a task once.")] = 30,
 ) -> None:
@@ -424,7 +432,7 @@ def bench(
 
 @verb
 def bench_gpu(
-    output: Annotated[Path, typer.Option(help="File for the measurements (JSON, with raw samples).")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the measurements (JSON, with raw samples).")],
     rounds: Annotated[int, typer.Option(min=5, help="Rounds; each times every function of a setting once.")] = 30,
 ) -> None:
     """Time training on a GPU: a step beside cuDNN's and the reference's, and packs beside one run after another."""
@@ -439,7 +447,7 @@ def bench_gpu(
 @verb
 def bench_gpu_report(
     measurements: Annotated[Path, typer.Option(help="File that bench-gpu wrote.")],
-    output: Annotated[Path, typer.Option(help="File for the table (Markdown).")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the table (Markdown).")],
 ) -> None:
     """Make the table of the GPU's benchmark."""
     from skimrnn.benchmarks.gpu import GPUReport
@@ -494,6 +502,8 @@ def figures(
     from skimrnn.reporting.records import read_task_results
 
     settings = read_config(config)
+    if task is not None and task not in settings.tasks:
+        raise UserError(f"{config}: no datasets of the task {task}: it has some of {', '.join(settings.tasks)}")
     for name in settings.tasks if task is None else [task]:
         write_figures(read_task_results(settings, name, results, speeds=False), output)
 
@@ -532,7 +542,7 @@ def page(
     config: ConfigOption,
     results: ResultsOption,
     figures: Annotated[Path, typer.Option(help="Folder that figures wrote.")],
-    output: Annotated[Path, typer.Option(help="File for the page (HTML).")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the page (HTML).")],
 ) -> None:
     """Make one self-contained HTML page from the records and the figures."""
     from skimrnn.reporting.evidence import read_evidence
@@ -574,7 +584,7 @@ def fleet(context: typer.Context) -> None:
 @verb
 def config(
     config: ConfigOption,
-    output: Annotated[Path, typer.Option(help="File for the config (JSON).")],
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the config (JSON).")],
 ) -> None:
     """Write a config as JSON, for a fleet on a machine without PyYAML."""
     from skimrnn.files import write_json
@@ -584,7 +594,7 @@ def config(
 
 @verb
 def schema(
-    output: Annotated[Path, typer.Option(help="File for the JSON schema.")] = Path(
+    output: Annotated[Path, typer.Option(dir_okay=False, help="File for the JSON schema.")] = Path(
         "workflow/schemas/config.schema.json"
     ),
 ) -> None:

@@ -32,6 +32,7 @@ _ADVICE = {
     errno.EPERM: "permission denied: check the permissions or choose another folder",
     errno.ENOENT: "no such file or folder: check the path",
     errno.ENOTDIR: "a part of the path is a file, not a folder: check the path",
+    errno.EEXIST: "this is a file, a folder is needed: check the path",
     errno.EISDIR: "this is a folder, a file is needed: check the path",
 }
 

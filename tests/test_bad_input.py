@@ -87,10 +87,20 @@ def changed(command: list[str], **options: str) -> list[str]:
             ["speed", "--dataset", "imdb", "--prepared", "@sst/prepared", "--runs", "x", "--output", "@out"],
             "holds 'sst', not 'imdb'",
         ),
+        (
+            ["figures", "--results", "@", "--output", "@out", "--task", "question_answering"],
+            "no datasets of the task question_answering: it has some of classification",
+        ),
+        (changed(TRAIN, output="@config.yaml"), "config.yaml: this is a file, a folder is needed"),
     ],
 )
 def test_another_steps_folder(command: list[str], message: str, stages: Path) -> None:
     assert message in error_of(stages, *command)
+
+
+def test_a_folder_in_a_files_place_is_told_before_the_work(stages: Path) -> None:
+    result = run(stages, *changed(EVALUATE, output="@sst", run="@nowhere"))
+    assert result.exit_code == 2 and "Invalid value for '--output'" in result.output
 
 
 def truncated(path: Path) -> None:

@@ -71,16 +71,18 @@ def _run(options: argparse.Namespace, deadline: float) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def _minutes(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if math.isnan(value):
-        raise argparse.ArgumentTypeError("must be a number")
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}")
     return value
 
 

@@ -132,9 +132,10 @@ def run_fleet(
             report(f"pack {number + 1} of {len(packs)}: {', '.join(job.title for job in pack)}")
             failures += _train_pack(pack, places, device, deadline, report)
     failures += _work_off(first_steps, alone, places, device, jobs, deadline)
+    for failure in failures[:-1]:
+        report(f"error: {failure}")
     if failures:
-        others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        raise UserError(f"{failures[0]}{others}")
+        raise failures[-1]
     recorded = sum(places.record(run).exists() for run in runs)
     return Outcome(recorded, len(runs) - recorded)
 

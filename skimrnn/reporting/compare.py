@@ -93,13 +93,12 @@ class _Run:
 def _read(place: str) -> dict[str, dict[str, list[_Run]]]:
     """The runs below a folder, at a file or that match a glob, by dataset and model."""
     root = Path(place)
-    if root.is_dir():
-        paths = root.rglob("*.json")
-    else:  # A glob: relative to the last folder in it that is one.
-        while not root.is_dir():
-            root = root.parent
-        paths = root.glob(Path(place).relative_to(root).as_posix())
+    while not root.is_dir():  # The last folder in a glob that is none itself.
+        root = root.parent
+    pattern = Path(place).relative_to(root).as_posix()
     try:
+        found = [root] if pattern == "." else list(root.glob(pattern))
+        paths = {path for each in found for path in (each.rglob("*.json") if each.is_dir() else [each])}
         records = sorted(path for path in paths if path.name.removesuffix(".json").isdigit())
     except ValueError as error:
         raise UserError(
@@ -107,7 +106,7 @@ def _read(place: str) -> dict[str, dict[str, list[_Run]]]:
         ) from error
     if not records:
         raise UserError(f"{place}: no records (<seed>.json) there: name a folder of results, a record or a quoted glob")
-    found: dict[str, dict[str, list[_Run]]] = {}
+    runs: dict[str, dict[str, list[_Run]]] = {}
     for path in records:
         try:
             dataset = str(read_json(path)["config"]["dataset"])
@@ -117,9 +116,9 @@ def _read(place: str) -> dict[str, dict[str, list[_Run]]]:
             raise UserError(f"{path}: not a record: name folders or files of records alone")
         asked = DATASETS[dataset].task == "question_answering"
         record = (read_reading_record if asked else read_record)(path)
-        of_model = found.setdefault(dataset, {}).setdefault(record.config.model_name, [])
+        of_model = runs.setdefault(dataset, {}).setdefault(record.config.model_name, [])
         of_model.append(_Run(path, record, analysis_of(path, record)))
-    return found
+    return runs
 
 
 def _require_one_data(dataset: str, groups: tuple[list[_Run], list[_Run]]) -> None:

@@ -63,7 +63,7 @@ def check_text(checks: Iterable[Check]) -> str:
     """Predicted over actual time of the finished runs, each predicted from the others, by dataset."""
     ratios: dict[str, list[float]] = {}
     for check in checks:
-        if check.predicted is not None:
+        if check.predicted is not None and check.run.seconds:  # A run of a few steps may take 0.0.
             ratios.setdefault(check.run.run.dataset, []).append(check.predicted / check.run.seconds)
     if not ratios:
         return "No finished run could be predicted from another."

@@ -227,17 +227,18 @@ def _training_steps(
         expected_steps = min(best_step + config.patience, config.max_steps)
         reporter.update(step, min(expected_steps, until) if until else expected_steps, status)
 
+    stopped = "max_steps" if step == config.max_steps else "patience"
     if until is not None:
         if step != until:
             raise UserError(
                 f"{run.scale}/{run.dataset}/{run.model_name}/{run.seed} stops learning at step {step}, before step "
-                f"{until}, which other models start from: raise training.patience, or let them start earlier"
+                f"{until}, which other models start from: raise training.{stopped}, or let them start earlier"
             )
         for path in (_kept_steps(folder, until), _first_steps(folder, until)):
             write_tensors(path, judged.state_dict(), {"identity": identity})
         return True
     write_tensors(folder / "weights.safetensors", best, {"run": digest})
-    _write_course(folder, progress_now(), "max_steps" if step == config.max_steps else "patience")
+    _write_course(folder, progress_now(), stopped)
     return True
 
 

@@ -120,6 +120,15 @@ def test_verify_ends_with_the_first_fault_and_exit_code_2(small_mirror: Path) ->
     assert "no such folder" in result.output
 
 
+def test_verify_misses_what_was_named_or_everything(small_mirror: Path, tmp_path: Path) -> None:
+    (small_mirror / "manifest.json").unlink()
+    (tmp_path / "empty").mkdir()
+    arguments = [(small_mirror,), (small_mirror, "sst"), (small_mirror, "sst", "imdb"), (tmp_path / "empty",)]
+    results = [CliRunner().invoke(app, ["data", "verify", *map(str, given)]) for given in arguments]
+    assert [result.exit_code for result in results] == [0, 0, 2, 2]
+    assert results[2].stderr.endswith("train.parquet: no such file: data fetch downloads what is missing\n")
+
+
 @pytest.fixture
 def unpacked(tmp_path: Path) -> Path:
     """A mirror with CBT-NE as CBTest.tgz has it: the official size in validation, two questions in the other splits."""

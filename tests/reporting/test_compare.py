@@ -37,6 +37,12 @@ def test_equal_seeds_are_paired_by_seed_and_example(folder: Path):
     assert turned.interval == pytest.approx((-found.interval[1], -found.interval[0]), abs=0.5)
 
 
+def test_a_glob_may_match_folders(folder: Path):
+    folders = accuracy(f"{folder}/l*", f"{folder}/s*")
+    assert folders == accuracy(folder / "lstm", folder / "skim-5-0.01")
+    assert accuracy(f"{folder}/l*/[01].json", f"{folder}/s*").left[1] == 2
+
+
 def test_a_model_is_no_better_than_itself(folder: Path):
     for found in compare_records(str(folder / "lstm"), str(folder / "lstm")):
         assert found.difference == 0 and found.interval == (0, 0) and found.p in (None, 1.0)

@@ -176,6 +176,8 @@ def test_the_check_predicts_each_finished_run_without_itself(config: Config) -> 
     assert [check.run for check in checks] == runs[:2]
     assert [check.predicted for check in checks] == pytest.approx([100.0, 90.0])
     assert leave_one_out(runs[:1])[0].predicted is None
+    instant = measured(config, seed=2, steps=5000, seconds=0.0)
+    assert "sst" in plan_text([], leave_one_out([*runs, instant]), [1])
     text = plan_text([], checks, [1])
     assert re.search(r"^sst +2 +1\.01 +0\.90 to 1\.11$", text, re.MULTILINE), text
 

@@ -221,6 +221,20 @@ def test_nothing_starts_from_first_steps_that_failed(
     assert done == ["squad lstm_att 1 to step 5000", "squad lstm_att 1", "squad sk_lstm_att-0-0.1 1"]
 
 
+def test_every_failure_is_told(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    paper = read_config(ROOT / "config" / "paper.yaml")
+
+    def fail(job: Job, *_: object) -> None:
+        raise UserError(f"{job.title}: the disk is full")
+
+    monkeypatch.setattr(fleet, "_do", fail)
+    monkeypatch.setattr(Places, "data", lambda *_: None)
+    told: list[str] = []
+    with pytest.raises(UserError, match=r"^squad lstm_att-2x50 2: the disk is full$"):
+        run_fleet(paper, [paper.run("squad", "lstm_att-2x50", n) for n in range(3)], places, CPU, report=told.append)
+    assert told == [f"error: squad lstm_att-2x50 {n}: the disk is full" for n in range(2)]
+
+
 def test_a_run_that_others_start_from_keeps_its_first_steps(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     paper = read_config(ROOT / "config" / "paper.yaml")
     monkeypatch.setattr(fleet, "_are_of", lambda *_: False)
@@ -336,6 +350,10 @@ def test_runs_of_one_shape(config: Config) -> None:
         (("--seed", "99"), "the test config has no run of these datasets, models and seeds"),
         (("--device", "tpu"), "unknown device 'tpu'"),
         (("--prepared", "nowhere"), "cannot read nowhere/sst/manifest.json"),
+        (("--jobs", "two"), "argument --jobs: must be a whole number from 1, not 'two'"),
+        (("--jobs", "0"), "argument --jobs: must be a whole number from 1, not '0'"),
+        (("--minutes", "ten"), "argument --minutes: must be a number, not 'ten'"),
+        (("--minutes", "nan"), "argument --minutes: must be a number, not 'nan'"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -270,8 +270,12 @@ def test_a_validation_that_is_not_finite_is_not_kept(
 
 def test_first_steps_that_are_never_taken_are_not_written(prepared: Prepared, tmp_path: Path) -> None:
     run = small_config(learning_rate=1e-12, patience=4, validate_every=4).run("sst", "lstm", 0)
-    with pytest.raises(UserError, match="test/sst/lstm/0 stops learning at step 8, before step 20, which other models"):
+    message = "test/sst/lstm/0 stops learning at step 8, before step 20, .*: raise training.{}"
+    with pytest.raises(UserError, match=message.format("patience")):
         train(run, prepared, tmp_path, Silent(), until=20)
+    short = small_config(max_steps=8, validate_every=4).run("sst", "lstm", 0)
+    with pytest.raises(UserError, match=message.format("max_steps")):
+        train(short, prepared, tmp_path / "short", Silent(), until=20)
     assert not list(tmp_path.glob("*step-20*"))
     train(run, prepared, tmp_path, Silent(), until=8)
     assert (tmp_path / "step-8.safetensors").exists()
