@@ -151,20 +151,12 @@ def _difference(
         return Difference(dataset, models, name, means[0], means[1], difference, found.interval, p, paired)
     if min(len(v) for v in values) < 2:
         return Difference(dataset, models, name, means[0], means[1], difference, None, None, "no")
+    if all(np.ptp(v) == 0 for v in values):  # As of what the standard LSTM skims: no test can be made.
+        return Difference(dataset, models, name, means[0], means[1], difference, (difference, difference), None, "no")
     test = stats.ttest_ind(values[1], values[0], equal_var=False)
-    interval = test.confidence_interval(LEVEL)
-    known = np.isfinite(test.pvalue)
-    return Difference(
-        dataset,
-        models,
-        name,
-        means[0],
-        means[1],
-        difference,
-        (float(interval.low), float(interval.high)) if known else (difference, difference),
-        float(test.pvalue) if known else None,
-        "no",
-    )
+    low, high = test.confidence_interval(LEVEL)
+    interval, p = (float(low), float(high)), float(test.pvalue)
+    return Difference(dataset, models, name, means[0], means[1], difference, interval, p, "no")
 
 
 def _by_seed(runs: list[_Run], value: Callable[[Any], float]) -> dict[int, float]:

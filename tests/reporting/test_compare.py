@@ -60,6 +60,15 @@ def test_without_analyses_seeds_are_paired_and_other_seeds_are_not(folder: Path,
     assert alone.interval is None and alone.p is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_never_varies_is_not_tested(folder: Path, config: Config, tmp_path: Path):
+    for seed in (3, 4):
+        store_record(tmp_path / "other", build_record(config, "sst", "lstm", seed))
+    found = compare_records(str(folder / "lstm"), str(tmp_path / "other"))
+    skimmed = next(each for each in found if each.measure == "skimmed (%)")
+    assert (skimmed.difference, skimmed.interval, skimmed.p) == (0, (0, 0), None)
+
+
 def test_models_are_compared_by_their_names(folder: Path, tmp_path: Path):
     other = Path(shutil.copytree(folder, tmp_path / "other" / "sst"))
     for path in sorted(other.rglob("skim-5-0.01/*.json")):
