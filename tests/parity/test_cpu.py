@@ -297,9 +297,10 @@ def test_opcheck(cell, plain, operator, seed):
     case = make_case(cell, (3, 9, 2, 4, 3)).to(torch.float32, requires_grad=training)
     noise = case.noise[..., 0] - case.noise[..., 1]
     memory = case.state[1] if cell == "lstm" else None
-    arguments = (cell, case.inputs, case.lengths, case.state[0], memory, case.weights, 0.5, noise, 0.7, True)
+    half, cool, none, one = torch.tensor([0.5, 0.7, 0.0, 1.0], dtype=torch.float64)
+    arguments = (cell, case.inputs, case.lengths, case.state[0], memory, case.weights, half, noise, cool, True)
     if plain:
-        arguments = (*arguments[:5], case.weights[:4], 0.0, None, 1.0, False)
+        arguments = (*arguments[:5], case.weights[:4], none, None, one, False)
     torch.library.opcheck(getattr(torch.ops.skimrnn, operator).default, arguments)
 
 
