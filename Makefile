@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 smoke: .venv/installed
 	$(BIN)/snakemake --cores $(CORES) --configfile config/smoke.yaml --quiet rules
-	@cat logs/tabulate_results/smoke.txt
+	@cat logs/tabulate_results/smoke.txt || true
 	@echo "The report: reports/smoke/index.html"
 
 test: lint
@@ -43,6 +43,7 @@ report: .venv/installed
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-# What `make` makes. Downloads, weights and checkpoints of other scales stay: they may have taken days.
+# What `make` makes. Downloads, weights and checkpoints of other scales stay: they may have taken days. So does what
+# Snakemake remembers of them (.snakemake), without which it would not see that a setting of theirs has changed.
 clean:
-	rm -rf .venv .snakemake logs benchmarks results/smoke reports/smoke runs/smoke data/*/smoke data/*/smoke.* data/*/embedded
+	rm -rf .venv logs benchmarks results/smoke reports/smoke runs/smoke data/*/smoke data/*/smoke.* data/*/embedded

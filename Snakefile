@@ -3,10 +3,16 @@
 #   snakemake --cores 8                                     the paper's grid (config/paper.yaml)
 #   snakemake --cores 2 --configfile config/smoke.yaml      the same rules on small embedded corpora
 import os
+import sys
 
 from snakemake.utils import min_version
 
 min_version("9.0")
+
+# Snakemake imports from this folder first. Where Python is told not to, as in an image, the workflow and the commands
+# that it calls are to be of one package.
+if sys.flags.safe_path:
+    sys.path = [folder for folder in sys.path if folder != str(workflow.basedir)]
 
 # A --config that overrides single values may still be there.
 if not workflow.overwrite_configfiles:

@@ -172,14 +172,25 @@ def train(
     from skimrnn.data.prepare import open_prepared
     from skimrnn.device import pick_device
     from skimrnn.training.progress import ProgressReporter
+    from skimrnn.training.train import are_first_steps
     from skimrnn.training.train import train as train_run
 
-    run = read_config(config).run(dataset, model, seed)
+    settings = read_config(config)
+    run, data = settings.run(dataset, model, seed), open_prepared(prepared, dataset)
+    first = settings.first_steps(dataset, model)
+    if first is None or first.model == model:
+        if start is not None:
+            raise UserError(f"{model} starts from no other model: leave --start out")
+    elif start is None:
+        raise UserError(f"{model} starts from step {first.step} of {first.model}: give those weights with --start")
+    elif not are_first_steps(start, settings.run(dataset, first.model, seed), data):
+        made = f"train {first.model} with --seed {seed} --until {first.step}"
+        raise UserError(f"{start}: no first steps of {first.model} with this config, data, code and seed: {made}")
     torch.set_num_threads(threads)
     with ProgressReporter(f"{dataset} {model} {seed}") as reporter:
         train_run(
             run,
-            open_prepared(prepared, dataset),
+            data,
             output,
             reporter,
             start=start,
@@ -322,6 +333,7 @@ def data_prepare(
     cores: Annotated[int, typer.Option(min=1, help="Cores to use.")] = 1,
 ) -> None:
     """Run the steps that make what training reads (fetch, tokenise, vectors, prepare), as far as they are not done."""
+    import signal
     import subprocess
 
     if not Path("Snakefile").is_file():
@@ -332,7 +344,14 @@ def data_prepare(
     targets = [f"data/prepared/{settings.scale}/{name}" for name in datasets or settings.available]
     # Targets first: snakemake takes whatever follows --configfile for more of them.
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(cores), "--configfile", str(config)]
-    if subprocess.run(command, check=False).returncode:
+    with subprocess.Popen(command) as process:
+        try:
+            failed = process.wait()
+        except KeyboardInterrupt:  # Snakemake is to end its steps and to unlock the folder, however long that takes.
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+    if failed:
         raise UserError("the preparation did not end well: see the step that failed above")
 
 

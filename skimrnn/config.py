@@ -221,6 +221,12 @@ class TrainingConfig(_Closed):
     temperature_decay: float = Field(1e-4, ge=0, allow_inf_nan=False, description="r in tau = max(floor, exp(-r step))")
     temperature_floor: float = Field(0.5, gt=0, allow_inf_nan=False)
 
+    @model_validator(mode="after")
+    def _validates(self) -> Self:
+        if self.patience < min(self.validate_every, self.max_steps):
+            raise ValueError("a patience below validate_every ends training before any validation: raise it")
+        return self
+
 
 class SpeedConfig(_Closed):
     """How the speed-up of the trained models is measured."""
@@ -404,7 +410,8 @@ def read_yaml(path: Path) -> object:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
-        raise UserError(f"{path}: not valid YAML{line}: mend the file") from error
+        undefined = getattr(error, "problem", None) if isinstance(error, yaml.composer.ComposerError) else None
+        raise UserError(f"{path}: not valid YAML{line}: {undefined or 'mend the file'}") from error
     if twice:
         raise UserError(f"{path}: the key {twice!r} is given twice: remove one of them")
     return values

@@ -91,6 +91,7 @@ def changed(command: list[str], **options: str) -> list[str]:
             ["figures", "--results", "@", "--output", "@out", "--task", "question_answering"],
             "no datasets of the task question_answering: it has some of classification",
         ),
+        ([*TRAIN, "--start", "@nothing"], "lstm starts from no other model: leave --start out"),
         (changed(TRAIN, output="@config.yaml"), "config.yaml: this is a file, a folder is needed"),
     ],
 )

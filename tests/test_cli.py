@@ -1,9 +1,11 @@
 """What a person sees when something is wrong: one line, exit code 2, no traceback, nothing half-written."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -163,6 +165,28 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         interrupted()
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_preparation_waits_for_snakemake(signal_number: int, config_file: Path, tmp_path: Path) -> None:
+    """Else it would leave its lock and its steps behind. A stand-in, which takes longer than Python gives it."""
+    (tmp_path / "Snakefile").touch()
+    (tmp_path / "snakemake").mkdir()
+    (tmp_path / "snakemake" / "__init__.py").touch()
+    (tmp_path / "snakemake" / "__main__.py").write_text(
+        "import pathlib, time\ntry:\n    pathlib.Path('begun').touch()\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    time.sleep(1)\n    pathlib.Path('unlocked').touch()\n"
+    )
+    command = [sys.executable, "-m", "skimrnn", "data", "prepare", "--config", config_file]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal_number)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted: run the same command to go on\n")
+    assert (tmp_path / "unlocked").exists()
 
 
 def test_every_verb_explains_itself() -> None:

@@ -76,6 +76,7 @@ def test_the_schema_file_is_generated_from_the_model() -> None:
         ("models/skim-5-0.01/gamma", -0.1, r"gamma: Input should be greater than or equal to 0"),
         ("models/skim-5-0.01/gamma", float("nan"), r"gamma: Input should be .*"),
         ("training/learning_rate", 0, "learning_rate: Input should be greater than 0"),
+        ("training/patience", 1, "training: a patience below validate_every ends training before any validation"),
         ("seeds", [], "seeds: List should have at least 1 item"),
         ("seeds", [1, 1], "seeds: seeds must be distinct"),
         ("datasets/sst/seeds", [-1], r"datasets\.sst\.seeds: seeds must be distinct, not negative"),
@@ -191,7 +192,10 @@ def test_unknown_models_list_the_known_ones() -> None:
 
 def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("scale: [")
-    with pytest.raises(UserError, match=r"mine\.yaml: not valid YAML \(line 1\)"):
+    with pytest.raises(UserError, match=r"mine\.yaml: not valid YAML \(line 1\): mend the file"):
+        read_config(tmp_path / "mine.yaml")
+    (tmp_path / "mine.yaml").write_text("scale: mine\nseeds: *five")
+    with pytest.raises(UserError, match=r"not valid YAML \(line 2\): found undefined alias 'five'"):
         read_config(tmp_path / "mine.yaml")
     with pytest.raises(UserError, match=r"cannot read .*none\.yaml: no such file"):
         read_config(tmp_path / "none.yaml")

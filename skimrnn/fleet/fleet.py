@@ -18,12 +18,12 @@ from skimrnn.config import Config, RunConfig
 from skimrnn.data.prepare import Prepared, open_prepared
 from skimrnn.data.stages import read_manifest
 from skimrnn.errors import UserError, is_lost_gpu, is_out_of_gpu_memory, machine_failure
-from skimrnn.files import read_tensors, write_json
+from skimrnn.files import write_json
 from skimrnn.kernels import runs_models_together
 from skimrnn.training.progress import ProgressReporter
-from skimrnn.training.record import write_reading_record, write_record
+from skimrnn.training.record import is_recorded, write_reading_record, write_record
 from skimrnn.training.together import Member, shape_of, train_together
-from skimrnn.training.train import identity_of, train
+from skimrnn.training.train import are_first_steps, train
 
 _TOGETHER = 16
 """Most runs of one pack. A token takes some 7 KB of a GPU's memory at d = 100: 16 batches of 128 texts 34 GB where one
@@ -78,7 +78,7 @@ class Outcome:
 def missing_runs(
     config: Config, places: Places, datasets: Iterable[str], models: Iterable[str], seeds: Iterable[int]
 ) -> list[RunConfig]:
-    """The runs of a config (of some datasets, models and seeds; all where none is named) that have no record yet.
+    """The runs of a config (of some datasets, models and seeds; all where none is named) that are not finished.
 
     Of datasets that the config's source lacks there are none, unless they are named.
     """
@@ -98,7 +98,7 @@ def missing_runs(
     ]
     if not runs:
         raise UserError(f"the {config.scale} config has no run of these datasets, models and seeds: choose others")
-    return [run for run in runs if not places.record(run).exists()]
+    return [run for run in runs if not is_recorded(run, places.record(run))]
 
 
 def run_fleet(
@@ -149,19 +149,11 @@ def _jobs(config: Config, runs: Sequence[RunConfig], places: Places) -> tuple[li
         if first is not None:
             source = config.run(run.dataset, first.model, run.seed)
             steps = places.folder(source) / f"step-{first.step}.safetensors"
-            if not _are_of(steps, source, places):
+            if not are_first_steps(steps, source, places.data(source)):
                 first_steps[steps] = Job(source, until=first.step)
             start = None if source == run else steps
         later.append(Job(run, start))
     return list(first_steps.values()), later
-
-
-def _are_of(first_steps: Path, source: RunConfig, places: Places) -> bool:
-    """Whether first steps are there, and of the present config, data and code."""
-    if not first_steps.exists():
-        return False
-    identity = identity_of(source, places.data(source), None)
-    return read_tensors(first_steps)[1].get("identity") == identity
 
 
 def _packs(jobs: Sequence[Job], device: torch.device) -> tuple[list[list[Job]], list[Job]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from skimrnn.config import (
@@ -182,6 +182,24 @@ class Timing(_Closed):
 
     wall_seconds: float
     peak_memory_mib: int
+
+
+def is_recorded(run: RunConfig, path: Path) -> bool:
+    """Whether the record of a run is there, and the run was finished; one of another config is a `UserError`."""
+    if not path.exists():
+        return False
+    values = read_json(path)
+    try:
+        settings: RunConfig | None = RunConfig.model_validate(values["config"])
+        finished = bool(values["training"]["stopped"] != "unfinished")
+    except (KeyError, TypeError, ValidationError):
+        settings, finished = None, False
+    if settings != run:
+        raise UserError(
+            f"{path}: made with another config than the one given: "
+            f"give that one, name another scale, or delete {path.parents[1]}"
+        )
+    return finished
 
 
 def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path, *, device: torch.device = CPU) -> None:

@@ -282,6 +282,11 @@ def identity_of(run: RunConfig, prepared: Prepared, start: Path | None) -> str:
     return digest_of([settings, prepared.manifest["digest"], code_digest(*TRAINING_CODE), *start_digest])
 
 
+def are_first_steps(path: Path, source: RunConfig, prepared: Prepared) -> bool:
+    """Whether the first steps of a run are there, and of the present config, data and code."""
+    return path.exists() and read_tensors(path)[1].get("identity") == identity_of(source, prepared, None)
+
+
 def _start_from(model: nn.Module, path: Path) -> None:
     """Load the weights of a standard model into one whose layers skim: small cells and decisions keep their own."""
     weights, _ = read_tensors(path)

@@ -20,12 +20,12 @@ from skimrnn.analysis.artefact import Analysis
 from skimrnn.config import Config, RunConfig, read_config
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
-from skimrnn.files import read_model, write_json
+from skimrnn.files import read_json, read_model, write_json
 from skimrnn.fleet import fleet
 from skimrnn.fleet.fleet import Job, Places, missing_runs, run_fleet
 from skimrnn.training.record import write_record
 from skimrnn.training.together import Member, shape_of
-from skimrnn.training.train import train
+from skimrnn.training.train import are_first_steps, train
 from tests.conftest import ROOT, Silent, small_config
 from tests.triton_process import run_under_triton
 
@@ -214,7 +214,7 @@ def test_nothing_starts_from_first_steps_that_failed(
 
     monkeypatch.setattr(fleet, "_do", do)
     monkeypatch.setattr(fleet, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
-    monkeypatch.setattr(fleet, "_are_of", lambda *_: False)
+    monkeypatch.setattr(fleet, "are_first_steps", lambda *_: False)
     monkeypatch.setattr(Places, "data", lambda *_: None)
     with pytest.raises(UserError, match=r"the disk is full$"):
         run_fleet(paper, runs, places, CPU, jobs=jobs)
@@ -237,7 +237,8 @@ def test_every_failure_is_told(places: Places, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_run_that_others_start_from_keeps_its_first_steps(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     paper = read_config(ROOT / "config" / "paper.yaml")
-    monkeypatch.setattr(fleet, "_are_of", lambda *_: False)
+    monkeypatch.setattr(fleet, "are_first_steps", lambda *_: False)
+    monkeypatch.setattr(Places, "data", lambda *_: None)
     first_steps, later = fleet._jobs(paper, [paper.run("squad", "lstm_att", 0)], places)
     assert [job.title for job in (*first_steps, *later)] == ["squad lstm_att 0 to step 5000", "squad lstm_att 0"]
     assert later[0].start is None
@@ -327,11 +328,24 @@ def test_what_the_hub_lacks_is_not_asked_for(places: Places) -> None:
 def test_first_steps_of_another_config_are_not_started_from(config: Config, places: Places) -> None:
     run = config.run("sst", "lstm", 0)
     first_steps = places.folder(run) / "step-5.safetensors"
-    assert not fleet._are_of(first_steps, run, places)
+    assert not are_first_steps(first_steps, run, places.data(run))
     train(run, places.data(run), places.folder(run), Silent(), until=5)
-    assert fleet._are_of(first_steps, run, places)
+    assert are_first_steps(first_steps, run, places.data(run))
     changed = run.model_copy(update={"training": run.training.model_copy(update={"patience": 7})})
-    assert not fleet._are_of(first_steps, changed, places)
+    assert not are_first_steps(first_steps, changed, places.data(run))
+
+
+def test_a_record_counts_where_it_is_of_this_config_and_finished(config: Config, places: Places) -> None:
+    runs = missing_runs(config, places, [], ["lstm"], [])
+    run_fleet(config, runs, places, CPU)
+    assert missing_runs(config, places, [], ["lstm"], []) == []
+    record = read_json(places.record(runs[0]))
+    record["training"]["stopped"] = "unfinished"
+    write_json(places.record(runs[0]), record)
+    assert missing_runs(config, places, [], ["lstm"], []) == runs[:1]
+    longer = small_config(max_steps=12, validate_every=4).model_copy(update={"seeds": [0, 1]})
+    with pytest.raises(UserError, match=r"lstm/0\.json: made with another config than the one given"):
+        missing_runs(longer, places, [], ["lstm"], [])
 
 
 def test_runs_of_one_shape(config: Config) -> None:

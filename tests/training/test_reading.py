@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
 from skimrnn import kernels
 from skimrnn.analysis.analyse import analyse
 from skimrnn.analysis.subject import open_subject
+from skimrnn.cli import app
 from skimrnn.config import (
     BiDAFConfig,
     Config,
@@ -109,6 +111,24 @@ def test_first_steps_are_shared_and_a_run_goes_on_from_its_own(
     first.with_name("kept-step-10.safetensors").unlink()
     with pytest.raises(UserError, match=r"stands at step 20, past step 10: delete it"):
         train(config.run("squad", standard, 0), squad, tmp_path / "standard", Silent(), until=10)
+
+
+def test_a_model_that_starts_from_another_wants_its_weights(config: Config, squad: Prepared, tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", config.model_dump(mode="json"))
+    first = tmp_path / "standard" / "step-10.safetensors"
+
+    def training(model: str, *options: str) -> str:
+        command = ["train", "--config", tmp_path / "config.json", "--dataset", "squad", "--seed", "0", "--model", model]
+        command += ["--prepared", squad.folder, "--output", tmp_path / model, *options]
+        return CliRunner().invoke(app, [str(part) for part in command]).stderr
+
+    assert "skim starts from step 10 of standard: give those weights with --start" in training("skim")
+    train(config.run("squad", "standard", 1), squad, first.parent, Silent(), until=10)
+    assert "no first steps of standard with this config, data, code and seed" in training("skim", "--start", str(first))
+    assert not (tmp_path / "skim").exists()
+    train(config.run("squad", "standard", 0), squad, first.parent, Silent(), until=10)
+    training("skim", "--start", str(first))
+    assert (tmp_path / "skim" / "weights.safetensors").exists()
 
 
 @pytest.mark.parametrize(("name", "weight"), [("standard", "output.weight"), ("bidaf", "start.weight")])

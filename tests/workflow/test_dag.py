@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from skimrnn.files import write_json
 from tests.conftest import ROOT
 from tests.workflow.conftest import SHORT, copy_project, environment_of, snakemake
 
@@ -212,8 +213,34 @@ def test_other_files_of_a_mirror_or_of_vectors_are_read_again(finished: Path, tm
     assert set(planned(folder, *with_mirror("b"))) == {"fetch_dataset", "total"}
     pq.write_table(pa.table({"text": ["fine"], "label": [1]}), folder / "a" / "SetFit" / "sst2" / "test.parquet")
     assert set(planned(folder, *with_mirror("a"))) == {"fetch_dataset", "total"}
+    assert snakemake(folder, *with_mirror("a")).returncode == 0
+    assert planned(folder, *with_mirror("a")) == {}
+    for other, again in (("imdb", set()), ("SetFit/sst2", {"fetch_dataset", "total"})):  # What the manifest says.
+        entry = {"sha256": "0" * 64, "complete": None}
+        write_json(folder / "a" / "manifest.json", {f"{other}/test.parquet": entry})
+        assert set(planned(folder, *with_mirror("a"))) == again
+    (folder / "a" / "manifest.json").write_text("[")
+    process = snakemake(folder, "-n", *with_mirror("a"))
+    assert process.returncode and "manifest.json: not valid JSON" in process.stdout + process.stderr
+    (folder / "a" / "manifest.json").unlink()
     np.savez(folder / "vectors.npz", words=["good", "bad"], vectors=np.ones((2, 4), np.float32))
-    assert set(planned(folder, *with_mirror("a"))) == {"fetch_dataset", "make_vectors", "total"}
+    assert set(planned(folder, *with_mirror("a"))) == {"make_vectors", "total"}
+
+
+def test_in_an_image_the_workflow_and_its_commands_are_of_one_package(finished: Path, tmp_path: Path) -> None:
+    folder, image = shutil.copytree(finished, tmp_path / "project"), tmp_path / "image"
+    shutil.copytree(ROOT / "skimrnn", image / "skimrnn")
+    # An editable installation, which the tests run in, comes before all paths.
+    (image / "sitecustomize.py").write_text(
+        "import sys\nsys.meta_path = [f for f in sys.meta_path if not type(f).__module__.startswith('_editable')]\n"
+    )
+    (folder / "skimrnn" / "__init__.py").write_text("raise RuntimeError('the package of the checkout')")
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", *SHORT]
+    for safe, code in (("1", 0), ("", 1)):
+        environment = environment_of(folder) | {"PYTHONPATH": str(image), "PYTHONSAFEPATH": safe}
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert process.returncode == code, process.stdout + process.stderr
+    assert "the package of the checkout" in process.stdout + process.stderr
 
 
 def test_another_benchmark_is_judged_and_shown(finished: Path, tmp_path: Path) -> None:

@@ -5,16 +5,16 @@ import sys
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
-from skimrnn.config import RunConfig, parse_config, read_yaml
+from skimrnn.config import parse_config, read_yaml
 from skimrnn.data.registry import DATASETS
-from skimrnn.data.sources import mirrored_file
+from skimrnn.data.sources import listed_file, mirrored_file
 from skimrnn.errors import UserError
-from skimrnn.files import digest_of, read_json, sha256_of_file, write_text
+from skimrnn.files import digest_of, sha256_of_file, write_text
 from skimrnn.provenance import ANALYSIS_CODE, TRAINING_CODE, code_digest
+from skimrnn.training.record import is_recorded
 
 try:
     for file in [*workflow.configfiles, *workflow.overwrite_configfiles]:
@@ -124,22 +124,12 @@ def came_with_the_checkout(dataset):
         found += beside(records, kind)
     if not all((root / path).exists() for path in found):
         return False
-    for record, run in zip(records, runs_of(dataset), strict=True):
-        require_config(root / record, run)
-    return True
-
-
-def require_config(record, run):
-    """Refuse a record of another config at once: the report would do so when all else is done."""
-    try:
-        settings = RunConfig.model_validate(read_json(record)["config"])
-    except (KeyError, TypeError, ValidationError):
-        settings = None
-    if settings != run:
-        raise UserError(
-            f"{record}: made with another config than the one given: "
-            f"give that one, name another scale, or delete {record.parents[1]}"
-        )
+    # All are read: one of another config is refused at once, as the report would refuse it when all else is done.
+    recorded = [
+        is_recorded(run, root / record)
+        for record, run in zip(records, runs_of(dataset), strict=True)
+    ]
+    return all(recorded)
 
 
 def to_be_run(task):
@@ -192,13 +182,18 @@ def stamps_of(files):
 
 
 def mirror_stamps(wildcards):
-    """The stamps of a dataset's files in the mirror."""
-    dataset = DATASETS[wildcards.dataset]
-    if wildcards.source != "mirror" or CONFIG.data.mirror is None:
+    """The stamps of a dataset's files in the mirror, and what its manifest says of them."""
+    dataset, mirror = DATASETS[wildcards.dataset], CONFIG.data.mirror
+    if wildcards.source != "mirror" or mirror is None:
         return {}
-    return stamps_of(
-        mirrored_file(CONFIG.data.mirror, dataset, split) for split in dataset.rows
-    )
+    try:
+        listed = {split: listed_file(mirror, dataset, split) for split in dataset.rows}
+    except UserError as error:
+        raise WorkflowError(str(error))
+    return {
+        **stamps_of(mirrored_file(mirror, dataset, split) for split in dataset.rows),
+        **{split: file.model_dump() for split, file in listed.items() if file},
+    }
 
 
 def digests_of(folder, *patterns):
