@@ -69,16 +69,19 @@ def test_the_readme_quotes_the_claims(trials: list[Trial]):
         quoted("skimming_beats_skipping", "sst", "{value:.1f} points more (95 %: {low:.1f} to {high:.1f}) on SST"),
         quoted("skimming_beats_skipping", "rotten_tomatoes", "({low:.1f} to {high:.1f}) on Rotten Tomatoes"),
         quoted("skimming_beats_skipping", "squad", "({low:.1f} to {high:.1f}) on SQuAD"),
+        quoted("skimming_beats_fewer_layers", "squad", "dropping a layer does, by {value:.1f} points, {low:.1f} to"),
+        quoted("skimming_beats_fewer_layers", "squad", "{value:.1f} points above it (95 %: {low:.1f} to {high:.1f})"),
+        quoted("skimming_beats_smaller_size", "squad", "other lies {value:.1f} points lower, with two seeds"),
     ):
         assert text in readme
     # What their notes say.
     skipping = [found["skimming_beats_skipping", name].note for name in ("sst", "rotten_tomatoes", "squad")]
     numbers = [number for note in skipping for number in re.findall(r"convention \+(\S+) \[\+(\S+), \+(\S+)\]", note)]
     assert "{} ({} to {}), {} ({} to {}) and {} ({} to {}) points more".format(*chain(*numbers)) in readme
-    (beyond,) = re.findall(r"lies -(\S+) points from it", found["skimming_beats_smaller_size", "squad"].note)
-    assert f"and lie {beyond} points above those that come nearest" in readme
-    skips, skims = re.findall(r"-(\S+) \[.* \+(\S+) \[", found["layer_confidence", "squad"].note)[0]
-    assert f"by {skips} points, in the other with {skims} points more" in readme
+    note = found["layer_confidence", "squad"].note
+    numbers = re.findall(r" -(\S+) \[.* \+(\S+) \[(\S+), \+(\S+)\].* \+(\S+) \[\+(\S+), \+(\S+)\]", note)[0]
+    confidence = "by {} points, in the others with {} points more, {} to {}, and {} more, {} to {}"
+    assert confidence.format(*numbers) in readme
     verdicts = Counter(trial.verdict for trial in trials)
     words = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
     for verdict in ("supported", "contradicted", "inconclusive", "not tested"):
