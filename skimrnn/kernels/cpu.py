@@ -160,9 +160,17 @@ def _run(
     difference = None if noise is None else noise[..., 0] - noise[..., 1]  # (T, B)
     memory = state[1] if cell == "lstm" else None
     run = _forward if wants_gradient or noise is not None else _infer_op
-    level, heat = as_tensor(threshold, inputs), as_tensor(temperature, inputs)
     outputs, last_hidden, last_cell, log_p, read, *_ = run(
-        cell, inputs, lengths, state[0], memory, weights, level, difference, heat, reverse
+        cell,
+        inputs,
+        lengths,
+        state[0],
+        memory,
+        weights,
+        as_tensor(threshold, inputs),
+        difference,
+        as_tensor(temperature, inputs),
+        reverse,
     )
     return SkimSequence(outputs, (last_hidden, last_cell) if cell == "lstm" else (last_hidden,), log_p, read)
 
