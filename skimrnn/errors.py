@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class InUseError(UserError):
+    """Another process has what this one needs."""
+
+
 def interrupt_on_termination() -> None:
     """Have SIGTERM, which `kill`, `timeout` and Slurm send, end a command as Ctrl-C does: nothing is left half-done."""
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from skimrnn.errors import UserError, explain_os_errors
+from skimrnn.errors import InUseError, UserError, explain_os_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +85,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def only_user(folder: Path, use: str) -> Iterator[None]:
-    """Keep a folder to this process inside the block; where another one has it, a `UserError` names its `use`.
+    """Keep a folder to this process inside the block; where another one has it, an `InUseError` names its `use`.
 
     The system lets go of it when the process ends, however it does. What earlier writes left half-done is removed.
     """
@@ -109,12 +109,12 @@ def only_user(folder: Path, use: str) -> Iterator[None]:
 def lock(handle: int, taken: str) -> bool:
     """Lock an open file or folder until it is closed; False where the file system knows no such locks.
 
-    Where another process has it, that is a `UserError` which begins with `taken`.
+    Where another process has it, that is an `InUseError` which begins with `taken`.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"{taken}: wait for it, or stop it") from error
+        raise InUseError(f"{taken}: wait for it, or stop it") from error
     except OSError:
         return False
     return True

@@ -17,7 +17,7 @@ from skimrnn.analysis.analyse import analyse
 from skimrnn.config import Config, RunConfig
 from skimrnn.data.prepare import Prepared, open_prepared
 from skimrnn.data.stages import read_manifest
-from skimrnn.errors import UserError, is_lost_gpu, is_out_of_gpu_memory, machine_failure
+from skimrnn.errors import InUseError, UserError, is_lost_gpu, is_out_of_gpu_memory, machine_failure
 from skimrnn.files import write_json
 from skimrnn.kernels import runs_models_together
 from skimrnn.training.progress import ProgressReporter
@@ -113,8 +113,9 @@ def run_fleet(
     """Train runs and write their records, until `deadline` (of `time.monotonic`).
 
     Runs that can share launches of a kernel train as one batch of models; others one after another or, with `jobs`,
-    in as many processes side by side. What is not finished at the deadline goes on when the fleet is started again. A
-    run that fails is told as a `UserError` when all others have had their turn.
+    in as many processes side by side. What is not finished at the deadline goes on when the fleet is started again.
+    What another process trains is left to it: fleets may share a grid. A run that fails is told as a `UserError` when
+    all others have had their turn.
     """
     for run in {run.dataset: run for run in runs}.values():
         places.data(run)  # Missing data is told before hours of training.
@@ -128,10 +129,14 @@ def run_fleet(
     packs, alone = _packs(later, device)
     failures: list[UserError] = []
     for number, pack in enumerate(packs):
-        if time.monotonic() < deadline:
+        pack = [job for job in pack if not is_recorded(job.run, places.record(job.run))]  # By another fleet, since.
+        if pack and time.monotonic() < deadline:
             report(f"pack {number + 1} of {len(packs)}: {', '.join(job.title for job in pack)}")
             failures += _train_pack(pack, places, device, deadline, report)
     failures += _work_off(first_steps, alone, places, device, jobs, deadline)
+    for left in [failure for failure in failures if isinstance(failure, InUseError)]:
+        report(str(left))
+        failures.remove(left)
     for failure in failures[:-1]:
         report(f"error: {failure}")
     if failures:
@@ -310,6 +315,8 @@ def _do(job: Job, places: Places, device: torch.device, deadline: float) -> None
 
 
 def _train_and_write(job: Job, places: Places, device: torch.device, deadline: float) -> None:
+    if job.until is None and is_recorded(job.run, places.record(job.run)):  # By another fleet, since.
+        return
     torch.set_num_threads(1)
     prepared, folder = places.data(job.run), places.folder(job.run)
     with ProgressReporter(job.title, bar=False) as reporter:

@@ -20,9 +20,9 @@ from skimrnn.analysis.artefact import Analysis
 from skimrnn.config import Config, RunConfig, read_config
 from skimrnn.data.prepare import Prepared
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_model, write_json
+from skimrnn.files import only_user, read_json, read_model, write_json
 from skimrnn.fleet import fleet
-from skimrnn.fleet.fleet import Job, Places, missing_runs, run_fleet
+from skimrnn.fleet.fleet import Job, Outcome, Places, missing_runs, run_fleet
 from skimrnn.training.record import write_record
 from skimrnn.training.together import Member, shape_of
 from skimrnn.training.train import are_first_steps, train
@@ -219,6 +219,20 @@ def test_nothing_starts_from_first_steps_that_failed(
     with pytest.raises(UserError, match=r"the disk is full$"):
         run_fleet(paper, runs, places, CPU, jobs=jobs)
     assert done == ["squad lstm_att 1 to step 5000", "squad lstm_att 1", "squad sk_lstm_att-0-0.1 1"]
+
+
+def test_fleets_share_a_grid(config: Config, places: Places) -> None:
+    """One leaves to another what that one trains, and what it has finished meanwhile."""
+    runs, told = missing_runs(config, places, [], ["lstm"], []), []
+    with only_user(places.folder(runs[0]), "trains this run"):
+        assert run_fleet(config, runs, places, CPU, report=told.append) == Outcome(recorded=1, left=1)
+    assert told == [f"{places.folder(runs[0])}: another process trains this run there: wait for it, or stop it"]
+    trained = places.folder(runs[1]) / "checkpoint.safetensors"
+    trained.unlink()  # Trained again it would be there.
+    assert run_fleet(config, runs, places, CPU) == Outcome(recorded=2, left=0)
+    assert not trained.exists()
+    fleet._do(Job(runs[1], until=4), places, CPU, math.inf)  # What others start from is made all the same.
+    assert (places.folder(runs[1]) / "step-4.safetensors").exists()
 
 
 def test_every_failure_is_told(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
