@@ -22,7 +22,7 @@ def test_a_forced_token_takes_the_other_cell_and_the_rest_decides_as_learned(see
             # By hand: the token alone is given a threshold that leaves no choice.
             state = None
             expected, read = [], []
-            for start, stop, threshold in ((0, token, 0.5), (token, token + 1, 0.5 - way), (token + 1, 9, 0.5)):
+            for start, stop, threshold in ((0, token, 0.5), (token, token + 1, (1 - way) / 2), (token + 1, 9, 0.5)):
                 if start < stop:
                     layer.threshold = threshold
                     part, state, part_decisions = layer(inputs[start:stop], state, return_decisions=True)

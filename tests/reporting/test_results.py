@@ -100,7 +100,7 @@ def test_a_record_of_another_scale_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("config.training.patience", 7), ("config.batch_size", 7), ("config.model.small_size", 7)]
+    ("key", "value"), [("config.training.patience", 700), ("config.batch_size", 7), ("config.model.small_size", 7)]
 )
 def test_a_record_of_another_config_is_refused(
     key: str, value: int, config: Config, make_record: MakeRecord, store: Store, change: Change, tmp_path: Path
