@@ -344,6 +344,7 @@ def data_prepare(
     targets = [f"data/prepared/{settings.scale}/{name}" for name in datasets or settings.available]
     # Targets first: snakemake takes whatever follows --configfile for more of them.
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(cores), "--configfile", str(config)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell starts what ends with `&` without one.
     with subprocess.Popen(command) as process:
         try:
             failed = process.wait()

@@ -179,7 +179,14 @@ def test_an_interrupted_preparation_waits_for_snakemake(signal_number: int, conf
     )
     command = [sys.executable, "-m", "skimrnn", "data", "prepare", "--config", config_file]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # As in the background of a script.
+    )
     while not (tmp_path / "begun").exists():
         assert process.poll() is None
         time.sleep(0.1)
