@@ -410,8 +410,10 @@ def read_yaml(path: Path) -> object:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
-        undefined = getattr(error, "problem", None) if isinstance(error, yaml.composer.ComposerError) else None
-        raise UserError(f"{path}: not valid YAML{line}: {undefined or 'mend the file'}") from error
+        reason = "mend the file"
+        if isinstance(error, yaml.composer.ComposerError):  # Of anchors and documents, which the line does not show.
+            reason = " ".join(part for part in (error.context, error.problem) if part)
+        raise UserError(f"{path}: not valid YAML{line}: {reason}") from error
     if twice:
         raise UserError(f"{path}: the key {twice!r} is given twice: remove one of them")
     return values

@@ -197,5 +197,8 @@ def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("scale: mine\nseeds: *five")
     with pytest.raises(UserError, match=r"not valid YAML \(line 2\): found undefined alias 'five'"):
         read_config(tmp_path / "mine.yaml")
+    (tmp_path / "mine.yaml").write_text("scale: mine\n---\nscale: yours")
+    with pytest.raises(UserError, match="expected a single document in the stream but found another document"):
+        read_config(tmp_path / "mine.yaml")
     with pytest.raises(UserError, match=r"cannot read .*none\.yaml: no such file"):
         read_config(tmp_path / "none.yaml")

@@ -47,6 +47,10 @@ class Places:
         """The record of a run."""
         return self.results / run.scale / run.dataset / run.model_name / f"{run.seed}.json"
 
+    def have_recorded(self, run: RunConfig) -> bool:
+        """Whether a run is finished: see `is_recorded`."""
+        return is_recorded(run, self.record(run))
+
     def data(self, run: RunConfig) -> Prepared:
         """The data of a run."""
         return open_prepared(self.prepared / run.dataset, run.dataset)
@@ -98,7 +102,7 @@ def missing_runs(
     ]
     if not runs:
         raise UserError(f"the {config.scale} config has no run of these datasets, models and seeds: choose others")
-    return [run for run in runs if not is_recorded(run, places.record(run))]
+    return [run for run in runs if not places.have_recorded(run)]
 
 
 def run_fleet(
@@ -129,7 +133,7 @@ def run_fleet(
     packs, alone = _packs(later, device)
     failures: list[UserError] = []
     for number, pack in enumerate(packs):
-        pack = [job for job in pack if not is_recorded(job.run, places.record(job.run))]  # By another fleet, since.
+        pack = [job for job in pack if not places.have_recorded(job.run)]  # By another fleet, since.
         if pack and time.monotonic() < deadline:
             report(f"pack {number + 1} of {len(packs)}: {', '.join(job.title for job in pack)}")
             failures += _train_pack(pack, places, device, deadline, report)
@@ -141,7 +145,7 @@ def run_fleet(
         report(f"error: {failure}")
     if failures:
         raise failures[-1]
-    recorded = sum(places.record(run).exists() for run in runs)
+    recorded = sum(map(places.have_recorded, runs))
     return Outcome(recorded, len(runs) - recorded)
 
 
@@ -315,7 +319,7 @@ def _do(job: Job, places: Places, device: torch.device, deadline: float) -> None
 
 
 def _train_and_write(job: Job, places: Places, device: torch.device, deadline: float) -> None:
-    if job.until is None and is_recorded(job.run, places.record(job.run)):  # By another fleet, since.
+    if job.until is None and places.have_recorded(job.run):  # By another fleet, since.
         return
     torch.set_num_threads(1)
     prepared, folder = places.data(job.run), places.folder(job.run)

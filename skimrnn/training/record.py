@@ -197,7 +197,7 @@ def is_recorded(run: RunConfig, path: Path) -> bool:
     if settings != run:
         raise UserError(
             f"{path}: made with another config than the one given: "
-            f"give that one, name another scale, or delete {path.parents[1]}"
+            "give that one, name another scale, or delete such records"
         )
     return finished
 
