@@ -388,6 +388,21 @@ class RunConfig(_Closed):
     training: TrainingConfig
 
 
+def first_difference(left: BaseModel, right: BaseModel) -> str | None:
+    """`key: one value, other value` of the first setting in which two models differ, nested keys with dots."""
+    return _first_difference(left.model_dump(), right.model_dump(), "")
+
+
+def _first_difference(left: Any, right: Any, key: str) -> str | None:
+    if isinstance(left, dict) and isinstance(right, dict):
+        for name in left | right:
+            place = f"{key}.{name}" if key else str(name)
+            if difference := _first_difference(left.get(name), right.get(name), place):
+                return difference
+        return None
+    return None if left == right else f"{key}: {left}, {right}"
+
+
 def read_config(path: Path) -> Config:
     """Read and check a config, YAML or JSON (`.json`); any mistake is a `UserError` that names the file and the key."""
     return parse_config(read_json(path) if Path(path).suffix == ".json" else read_yaml(path), str(path))

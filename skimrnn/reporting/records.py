@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from skimrnn.analysis.artefact import Analysis, read_analysis
 from skimrnn.benchmarks.speedup import Speed
-from skimrnn.config import Config
+from skimrnn.config import Config, first_difference
 from skimrnn.data.registry import Task
 from skimrnn.errors import UserError
 from skimrnn.files import read_model
@@ -184,7 +184,7 @@ def _read_checked(
     for key in ("scale", "dataset", "model_name", "seed"):
         if (found := getattr(record.config, key)) != (wanted := getattr(expected, key)):
             raise UserError(f"{path}: this record is of {key} {found}, its path says {wanted}: move it to its place")
-    if difference := _first_difference(record.config.model_dump(), expected.model_dump()):
+    if difference := first_difference(record.config, expected):
         raise UserError(
             f"{path}: made with another config than the one given ({difference}): make it again, or give its config"
         )
@@ -199,22 +199,11 @@ def _read_checked(
 def _require_equal_data(runs: Sequence[Run[AnyRecord]]) -> None:
     """Refuse runs that were not trained and tested on the first one's data, word vectors included."""
     for other in runs[1:]:
-        if difference := _first_difference(runs[0].record.data.model_dump(), other.record.data.model_dump()):
+        if difference := first_difference(runs[0].record.data, other.record.data):
             raise UserError(
                 f"{runs[0].path} and {other.path} differ in their data ({difference}): "
                 "they may not stand in one table: make one of them again, or move it away"
             )
-
-
-def _first_difference(left: Any, right: Any, key: str = "") -> str | None:
-    """`key: one value, other value` of the first leaf in which two JSON values differ."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        for name in left | right:
-            place = f"{key}.{name}" if key else str(name)
-            if difference := _first_difference(left.get(name), right.get(name), place):
-                return difference
-        return None
-    return None if left == right else f"{key}: {left}, {right}"
 
 
 def analysis_of(place: Path, record: Any) -> Analysis | None:

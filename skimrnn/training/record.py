@@ -16,6 +16,7 @@ from skimrnn.config import (
     ReaderConfig,
     RunConfig,
     SkimLSTMConfig,
+    first_difference,
 )
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.questions import SCORED_SPLIT, Questions, read_questions, read_scoring
@@ -190,13 +191,15 @@ def is_recorded(run: RunConfig, path: Path) -> bool:
         return False
     values = read_json(path)
     try:
-        settings: RunConfig | None = RunConfig.model_validate(values["config"])
+        settings = RunConfig.model_validate(values["config"])
         finished = bool(values["training"]["stopped"] != "unfinished")
-    except (KeyError, TypeError, ValidationError):
-        settings, finished = None, False
-    if settings != run:
+    except (KeyError, TypeError, ValidationError) as error:
         raise UserError(
-            f"{path}: made with another config than the one given: "
+            f"{path}: no record of a run, or of another version: delete it, or name another scale"
+        ) from error
+    if difference := first_difference(settings, run):
+        raise UserError(
+            f"{path}: made with another config than the one given ({difference}): "
             "give that one, name another scale, or delete such records"
         )
     return finished

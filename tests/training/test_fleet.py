@@ -358,8 +358,11 @@ def test_a_record_counts_where_it_is_of_this_config_and_finished(config: Config,
     write_json(places.record(runs[0]), record)
     assert missing_runs(config, places, [], ["lstm"], []) == runs[:1]
     longer = small_config(max_steps=12, validate_every=4).model_copy(update={"seeds": [0, 1]})
-    with pytest.raises(UserError, match=r"lstm/0\.json: made with another config than the one given"):
+    with pytest.raises(UserError, match=r"lstm/0\.json: made with another config .*\(training\.max_steps: 8, 12\)"):
         missing_runs(longer, places, [], ["lstm"], [])
+    write_json(places.record(runs[0]), {"config": None})
+    with pytest.raises(UserError, match=r"lstm/0\.json: no record of a run"):
+        missing_runs(config, places, [], ["lstm"], [])
 
 
 def test_runs_of_one_shape(config: Config) -> None:

@@ -163,7 +163,7 @@ def test_records_of_another_config_are_refused_at_once(finished: Path, tmp_path:
     process = snakemake(folder, "-n", *SHORT, "--config", "training={clip_norm: 1.0}")
     output = process.stdout + process.stderr
     assert process.returncode != 0 and "Traceback" not in output
-    assert "results/test/sst/lstm/0.json: made with another config than the one given: " in output
+    assert "lstm/0.json: made with another config than the one given (training.clip_norm: " in output
 
 
 def test_results_of_data_that_is_gone_are_made_again(finished: Path, tmp_path: Path) -> None:
