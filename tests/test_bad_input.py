@@ -169,6 +169,7 @@ def test_a_config_that_cannot_be_read(text: str, message: str, stages: Path) -> 
         ("vectors", {"path": "v.txt"}, "vectors: path names a file, but source is glove"),
         ("seeds", [False], "the whole: seeds is true or false (in YAML yes or no)"),
         ("training", {"patience": True}, "training: patience is true or false"),
+        ("vectors", {"source": "file", "path": "a\0b"}, "vectors: path holds the character NUL"),
         ("seeds", [2**32], "seeds: seeds must be distinct, not negative and at most 4294967295"),
     ],
 )
