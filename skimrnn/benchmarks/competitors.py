@@ -60,7 +60,7 @@ def numpy_skim_reader(layer: SkimLSTM) -> Callable[[Tensor], np.ndarray]:
         for t, x in enumerate(inputs[:, 0].numpy()):
             both = np.concatenate([x, h])
             big_logit, small_logit = weight @ both + bias
-            if big_logit - small_logit > margin:
+            if not big_logit - small_logit <= margin:
                 h, c = _numpy_step(big, both, c)
             elif size:
                 small_h, small_c = _numpy_step(small, both, c[:size])

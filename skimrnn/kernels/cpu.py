@@ -38,6 +38,7 @@ SUPPORTED_ISAS: list[str] = list(_cpu.supported)
 """Instruction sets that were built and that this CPU has, best first."""
 
 _GATES = {"lstm": 4, "gru": 3}
+_STATES = {"lstm": 2, "gru": 1}  # (h, c) and (h,)
 
 
 def isa() -> str:
@@ -109,6 +110,7 @@ class Frozen:
     def __init__(self, cell: str, weights: Sequence[Tensor], vectors: Tensor | None = None) -> None:
         if vectors is not None and not (vectors.shape[1:] == weights[0].shape[1:] and covers(vectors)):
             raise ValueError(f"vectors must be {_wanted('V', weights[0].shape[1])}, not {_found(vectors)}")
+        self._cell = cell
         self._weights = [weight.detach().clone() for weight in weights]
         self._layer = _pack(cell, self._weights)
         self._table = None
@@ -120,11 +122,11 @@ class Frozen:
     def __call__(self, inputs: Tensor, lengths: Tensor, state: State, threshold: float = 0.5) -> SkimSequence:
         """Run over `inputs` (T, B, E), or words (T, B, int64). A plain cell reads every token."""
         if self._table is None:
-            _check_shapes(inputs, lengths, state, self._weights)
+            _check_shapes(self._cell, inputs, lengths, state, self._weights)
             return _infer(self._layer, self._weights, inputs, None, None, lengths, state, threshold, False)
-        if inputs.dtype != torch.int64:
-            raise TypeError(f"words must be int64, not {inputs.dtype}")
-        _check_sequences(inputs.shape[1], lengths, state, self._weights)
+        if inputs.dtype != torch.int64 or not inputs.is_cpu:
+            raise TypeError(f"words must be (T, B) in int64 on the CPU, not {_found(inputs)}")
+        _check_sequences(self._cell, inputs.shape[1], lengths, state, self._weights)
         return _infer(self._layer, self._weights, None, self._table, inputs, lengths, state, threshold, False)
 
 
@@ -146,7 +148,7 @@ def _run(
     temperature: float,
     reverse: bool,
 ) -> SkimSequence:
-    _check_shapes(inputs, lengths, state, weights)
+    _check_shapes(cell, inputs, lengths, state, weights)
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, *state, *weights))
     recorded = is_recorded((inputs, *state, *weights))
     if noise is None and not wants_gradient and not recorded:
@@ -175,15 +177,17 @@ def _run(
     return SkimSequence(outputs, (last_hidden, last_cell) if cell == "lstm" else (last_hidden,), log_p, read)
 
 
-def _check_shapes(inputs: Tensor, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
+def _check_shapes(cell: str, inputs: Tensor, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
     """What C++ gets by address must be what it believes it to be. The numbers in `lengths` are checked there."""
     _, batch, width = inputs.shape
     if width != weights[0].shape[1] or not covers(inputs):
         raise ValueError(f"inputs must be {_wanted('T', 'B', weights[0].shape[1])}, not {_found(inputs)}")
-    _check_sequences(batch, lengths, state, weights)
+    _check_sequences(cell, batch, lengths, state, weights)
 
 
-def _check_sequences(batch: int, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
+def _check_sequences(cell: str, batch: int, lengths: Tensor, state: State, weights: Sequence[Tensor]) -> None:
+    if len(state) != _STATES[cell]:
+        raise ValueError(f"the state of {cell} is {_STATES[cell]} tensors, not {len(state)}")
     wanted = (batch, weights[1].shape[1])
     for s in state:
         if s.shape != wanted or not covers(s):
@@ -251,6 +255,8 @@ def _pack(cell: str, weights: Sequence[Tensor]) -> _cpu.Layer:
     hidden_size, input_size = arrays[1].shape[1], arrays[0].shape[1]
     gates = _GATES[cell]
     small_size = len(arrays[4]) // gates if len(arrays) > 4 else 0
+    if small_size > hidden_size:
+        raise ValueError(f"the small cell has {small_size} units, the big one {hidden_size}: it can't have more")
     shapes: list[tuple[int, ...]] = []
     for rows in (gates * hidden_size, gates * small_size, 2)[: len(arrays) // 4]:
         shapes += [(rows, input_size), (rows, hidden_size), (rows,), (rows,)]
@@ -428,13 +434,19 @@ def _fake_forward(
     cell: str, inputs: Tensor, hidden: Tensor, memory: Tensor | None, weights: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """Results, and room for the rows of gates (panels of both cells, one vector for the decision) and for the cells."""
-    lanes, gates = _cpu.lanes[isa()], _GATES[cell]
-    padded, small = (-(-len(w) // gates // lanes) * lanes for w in (weights[1], weights[5 if len(weights) > 4 else 1]))
+    row_size, padded = _row_sizes(cell, weights)
     return (
         *_fake_results(inputs, hidden, memory, weights),
-        inputs.new_empty(*inputs.shape[:2], 4 * padded + (4 * small if len(weights) > 4 else 0) + lanes),
+        inputs.new_empty(*inputs.shape[:2], row_size),
         inputs.new_empty((*inputs.shape[:2], padded) if memory is not None else 0),
     )
+
+
+def _row_sizes(cell: str, weights: Sequence[Tensor]) -> tuple[int, int]:
+    """Floats in a row of gates, which tells the instruction set, too, and in one of cells."""
+    lanes, gates = _cpu.lanes[isa()], _GATES[cell]
+    padded, small = (-(-len(w) // gates // lanes) * lanes for w in (weights[1], weights[5 if len(weights) > 4 else 1]))
+    return 4 * padded + (4 * small if len(weights) > 4 else 0) + lanes, padded
 
 
 @_operator("skimrnn::backward")
@@ -459,6 +471,8 @@ def _backward(
     d_log_p: Tensor | None,
 ) -> list[Tensor]:
     """Gradients of inputs (empty where not wanted), h_0, c_0 (empty for a GRU) and weights."""
+    if gates.shape[2] != _row_sizes(cell, weights)[0]:
+        raise RuntimeError("the way back runs on other instructions than the way there: leave SKIMRNN_ISA as it is")
     results = [torch.empty_like(t) for t in _fake_backward(wants_inputs, inputs, hidden, memory, weights)]
     layer = _pack(cell, weights)
     arrays = [None if t is None else t.contiguous() for t in (inputs, lengths, hidden, memory)]

@@ -255,7 +255,7 @@ def _forward_kernel(
     batch,
     lines,
     sms,
-    limit,  # of the margin logit(read) - logit(skim): above it a token is read
+    limit,  # of the margin logit(read) - logit(skim): above it, or where it is NaN, a token is read
     HIDDEN: tl.constexpr,
     SMALL: tl.constexpr,
     PADDED: tl.constexpr,
@@ -340,7 +340,7 @@ def _forward_kernel(
             log_read = tl.minimum(margin, 0.0) - tl.log(1.0 + tl.exp(-tl.abs(margin)))
             tl.store(log_p + 2 * token, log_read)
             tl.store(log_p + 2 * token + 1, log_read - margin)
-            reads = margin > limit
+            reads = (margin > limit) | (margin != margin)  # NaN is read, and so spreads as in a plain layer.
             tl.store(read + token, reads)
             if RELAXED:
                 share = tl.sigmoid((margin + gumbel) * sharpness)

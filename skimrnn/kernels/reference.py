@@ -58,9 +58,9 @@ def skim_lstm(
 ) -> SkimSequence:
     """Run a Skim-LSTM over `inputs` (T, B, E), `lengths` (B) tokens of each sequence, from `state` (h, c).
 
-    Without `noise` each decision is hard: the token is read when p_t(read) > `threshold`, else skimmed. With `noise`
-    (T, B, 2; standard Gumbel) the step is the relaxed one of training: both cells run and their states are mixed by
-    r_t = softmax((log p_t + noise_t) / temperature). Skimming keeps h_{t-1}[S:] and c_{t-1}[S:] as
+    Without `noise` each decision is hard: the token is read when p_t(read) > `threshold` (or not a number), else
+    skimmed. With `noise` (T, B, 2; standard Gumbel) the step is the relaxed one of training: both cells run and their
+    states are mixed by r_t = softmax((log p_t + noise_t) / temperature). Skimming keeps h_{t-1}[S:] and c_{t-1}[S:] as
     they are (Eq. 3 and its counterpart for the memory cell). With `reverse` each sequence is read from its last token
     to its first; results stay at their tokens' places. Both cells are computed here for every token; the kernels that
     save time compute only the chosen one.
@@ -154,7 +154,7 @@ def _run(
     for position, projected_step in enumerate(projected.unbind()):
         read_state, small_state, logits = step(projected_step, state)
         log_p = functional.log_softmax(logits, dim=1)  # (B, 2)
-        read = log_p[:, :1] > limit  # (B, 1)
+        read = ~(log_p[:, :1] <= limit)  # (B, 1); NaN is read, and so spreads as in a plain layer.
         skim_state = [
             torch.cat([new, old[:, new.shape[1] :]], dim=1) for new, old in zip(small_state, state, strict=True)
         ]

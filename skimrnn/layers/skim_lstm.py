@@ -19,8 +19,9 @@ class SkimLSTM(SkimmingLayer):
     (T, `input_size`), or a `PackedSequence`; the result is `(output, (h_n, c_n))` in torch's shapes. In training mode
     each step is the Gumbel-softmax relaxation at `temperature` (an attribute that the training loop lowers); in
     evaluation mode each decision is hard and deterministic: a token is read when p_t(read) > `threshold`, an attribute
-    that can be moved at any time and that no state dict holds. With `small_size` 0 a token that is not read is skipped:
-    the state is copied.
+    that can be moved at any time and that no state dict holds (nor the temperature). With `small_size` 0 a token that
+    is not read is skipped: the state is copied. A token whose p_t(read) is not a number is read: NaN spreads to
+    all units, as in torch's layer.
 
     Skimming saves time in evaluation mode under `torch.no_grad()` (or where nothing requires a gradient). The packed
     weights are then kept between calls, and packed anew when the weights have changed. (Change a part of a weight under

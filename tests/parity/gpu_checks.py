@@ -262,6 +262,19 @@ def test_skimming_leaves_the_rest_alone(training: bool, seed: int) -> None:
         assert not torch.equal(before[:, : sizes[2]], after[:, : sizes[2]])
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_nan_is_read(training: bool, seed: int) -> None:
+    """Where all else is skipped, it reaches every unit, as in a plain layer, and no other sequence."""
+    case = make_case("lstm", SIZES[1])
+    case.lengths[:], case.weights[10] = 3, torch.tensor([-50.0, 50.0])
+    case.inputs[1, 2, 0] = torch.nan
+    sequence = on_device(case, training).run(gpu)
+    lost = torch.zeros(3, 3, 20, dtype=torch.bool)
+    lost[1:, 2] = True
+    assert torch.equal(sequence.outputs.isnan().cpu(), lost)
+    assert torch.equal(sequence.read.cpu(), lost[..., 0])
+
+
 def run_together(cases: list[Case], temperature: Tensor | float) -> SkimSequence:
     """Several models in one launch."""
 

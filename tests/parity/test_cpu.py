@@ -1,5 +1,7 @@
 """The compiled kernels against the float64 reference, and against themselves."""
 
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -242,6 +244,79 @@ def test_what_is_not_finite_goes_through_as_in_torch(cell, value, isa, seed):
     assert torch.equal(skimmed.read, wanted.read)
 
 
+@pytest.mark.parametrize("kernel", [cpu, reference])
+@pytest.mark.parametrize("threshold", [0.5, 1.0])
+@pytest.mark.parametrize("cell", CELLS)
+def test_nan_is_read(cell, threshold, kernel, isa, seed):
+    """Where all else is skipped, it reaches every unit, as in a plain layer, and no other sequence."""
+    case = make_case(cell, (5, 11, 0, 6, 3)).to(torch.float32)
+    case.lengths[:] = 6
+    case.weights[10] = torch.tensor([-50.0, 50.0])
+    case.inputs[2, 1, 3] = float("nan")
+    for requires_grad in (False, True):
+        case.inputs.requires_grad_(requires_grad)
+        sequence = case.run(kernel, threshold=threshold)
+        lost = torch.zeros(6, 3, 11, dtype=torch.bool)
+        lost[2:, 1] = True
+        assert torch.equal(sequence.outputs.isnan(), lost)
+        assert torch.equal(sequence.read, lost[..., 0])
+
+
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_cell_that_was_not_chosen_leaves_no_trace(cell, read, isa, seed):
+    """Not even where it is infinite, and where training computes it."""
+    case = make_case(cell, SIZES[0]).to(torch.float32)
+    case.weights[5 if read else 1][:] = float("inf")
+    expected = case.run(cpu, threshold=0.0 if read else 1.0)
+    case.inputs.requires_grad_()
+    trained = case.run(cpu, threshold=0.0 if read else 1.0)
+    assert trained.outputs.isfinite().all()
+    assert error(trained.outputs, expected.outputs) < 1e-5
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_without_inputs_the_state_decides(cell, isa, seed):
+    case = make_case(cell, (0, 13, 3, 9, 5))
+    expected, actual = case.run(reference), case.to(torch.float32).run(cpu)
+    assert torch.equal(actual.read, expected.read)
+    for a, e in zip(values(actual), values(expected), strict=True):
+        assert error(a, e) < 1e-5
+
+
+def test_more_inputs_than_fit_an_int_times_their_panels(monkeypatch, seed):
+    monkeypatch.setenv("SKIMRNN_ISA", "plain")
+    case = make_case("lstm", (380_000, 1, 0, 1, 1))
+    gradients = []
+    for kernel, dtype in ((reference, torch.float64), (cpu, torch.float32)):
+        run = case.to(dtype, True)
+        outputs = run.run(kernel, noise=run.noise).outputs
+        gradients.append(torch.autograd.grad(outputs.sum(), run.inputs)[0])
+    assert error(gradients[1], gradients[0]) < 1e-4  # A sum over 380,000 inputs is behind it.
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory as Linux does")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_out_of_memory_on_any_thread_is_an_error(threads):
+    """And not the end of the process, which computes on."""
+    code = f"""
+import resource, torch
+from skimrnn.kernels import cpu
+from tests.parity.cases import make_case
+torch.set_num_threads({threads})
+large, small = (make_case("lstm", (4, 8, 8, 16, n)).to(torch.float32) for n in (100_000, 4))
+before = small.run(cpu).outputs
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 150_000_000,) * 2)
+try:
+    large.run(cpu)
+except MemoryError:
+    print("no memory", torch.equal(small.run(cpu).outputs, before))
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout == "no memory True\n", process.stderr
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_at_the_ends_of_the_threshold_no_probability_is_too_small_or_too_large(cell, isa, seed):
     """Those of margins of 400 are 0 and 1 in float32."""
@@ -354,6 +429,26 @@ def test_vectors_that_do_not_fit_are_refused(seed):
     for vectors in (torch.randn(7, width + 1), torch.randn(7, width).double(), torch.randn(7)):
         with pytest.raises(ValueError, match="vectors must be"):
             cpu.Frozen("lstm", case.weights, vectors)
+    words = torch.zeros(case.inputs.shape[:2], dtype=torch.int64)
+    with pytest.raises(IndexError, match="a word is not in the table"):
+        cpu.Frozen("lstm", case.weights, torch.empty(0, width))(words, case.lengths, case.state)
+    with pytest.raises(TypeError, match="words must be"):
+        cpu.Frozen("lstm", case.weights, torch.randn(7, width))(words.to("meta"), case.lengths, case.state)
+
+
+def test_a_small_cell_larger_than_the_big_one_is_refused(seed):
+    with pytest.raises(ValueError, match="the small cell has 14 units, the big one 13"):
+        make_case("lstm", (7, 13, 14, 9, 5)).to(torch.float32).run(cpu)
+
+
+def test_the_way_back_takes_the_instructions_of_the_way_there(monkeypatch, seed):
+    if len(cpu.SUPPORTED_ISAS) < 2:
+        pytest.skip("this CPU or build has one instruction set")
+    case = make_case("lstm", SIZES[0]).to(torch.float32, True)
+    outputs = case.run(cpu, noise=case.noise).outputs
+    monkeypatch.setenv("SKIMRNN_ISA", cpu.SUPPORTED_ISAS[-1])
+    with pytest.raises(RuntimeError, match="leave SKIMRNN_ISA as it is"):
+        outputs.sum().backward()
 
 
 def test_bad_calls(seed, monkeypatch):
@@ -365,6 +460,11 @@ def test_bad_calls(seed, monkeypatch):
         replace(case, inputs=case.inputs[..., 1:]).run(cpu)
     with pytest.raises(ValueError, match="a state must be"):
         replace(case, state=tuple(s[..., 1:] for s in case.state)).run(cpu)
+    for state in (case.state[:1], case.state * 2):
+        with pytest.raises(ValueError, match="the state of lstm is 2 tensors"):
+            replace(case, state=state).run(cpu)
+        with pytest.raises(ValueError, match="the state of lstm is 2 tensors"):
+            cpu.Frozen("lstm", case.weights)(case.inputs, case.lengths, state)
     case.lengths[1] = 0
     with pytest.raises(RuntimeError, match="Length of all samples has to be greater than 0"):
         case.run(cpu)

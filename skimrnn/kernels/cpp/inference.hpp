@@ -75,7 +75,7 @@ class Inference : public Core<Cell> {
       for (int64_t next = t; next < end_ && made_ < most_; ++next) {
         if (skims && next > t) {
           const float projected = layer_.ahead(track_, next, kLoneBlock)[layer_.dense_.width];
-          if (!(projected + track_.state_margin > batch_.threshold)) continue;
+          if (!reads(projected + track_.state_margin, batch_.threshold)) continue;
         }
         places_[next % kLoneBlock] = int8_t(made_);
         inputs[made_++] = layer_.input(batch_, track_, next);
@@ -112,7 +112,7 @@ class Inference : public Core<Cell> {
     if (t + 2 < track.length) ask_for<2>(row(t + 2) + big_.row_size(), cheap_size());
     if (t + 1 >= track.length) return;
     const float* next = row(t + 1);
-    if (sizes_.skims && !(next[big_.row_size() + dense_.width] + track.state_margin > batch.threshold)) return;
+    if (sizes_.skims && !reads(next[big_.row_size() + dense_.width] + track.state_margin, batch.threshold)) return;
     ask_for<2>(next, big_.row_size());
   }
 
@@ -125,11 +125,18 @@ class Inference : public Core<Cell> {
     LogProbabilities log_p;
   };
 
+  // No longer than it must be to hold the longest sequence.
+  static int block_for(int count, int64_t longest) {
+    int block = count == 1 ? kLoneBlock : kSharedBlock;
+    while (count > 1 && block / 2 >= longest) block /= 2;
+    return block;
+  }
+
   // Block by block, whose tokens lie near each other for all sequences. Within a block each sequence goes on by itself,
   // skimming, to its next token that is read; all that have come to one share the pass over the big cell's weights.
   void infer_tracks(const Batch& batch, const Results& results, Track* tracks, int count) const {
     const bool alone = count == 1 && !batch.table;
-    Run run{batch, results, count == 1 ? kLoneBlock : kSharedBlock, 0, {}};
+    Run run{batch, results, block_for(count, tracks[0].length), 0, {}};
     Buffer lists_memory(8 * int64_t(count) + 16);
     Track** live = reinterpret_cast<Track**>(lists_memory.at(0));
     Track **readers = live + count, **skimmers = readers + count, **starters = skimmers + count;
@@ -193,8 +200,8 @@ class Inference : public Core<Cell> {
     int count = 0;
     for (const int64_t end = smaller(run.end, track.length); t < end; ++t, needed = false) {
       float* const row = ahead(track, t, run.block);
-      const bool reads = row[dense_.width] + track.state_margin > run.batch.threshold;
-      if ((track.have_small & bit(run, t)) || (reads && !needed)) continue;
+      const bool read = reads(row[dense_.width] + track.state_margin, run.batch.threshold);
+      if ((track.have_small & bit(run, t)) || (read && !needed)) continue;
       track.have_small |= bit(run, t);
       inputs[count] = input(run.batch, track, t);
       rows[count++] = row;
@@ -221,7 +228,7 @@ class Inference : public Core<Cell> {
       if (!track.lasts) track.lasting_margin = decision_.lasting(track.hidden);
       const float margin = decision_.margin(projected, track.hidden, track.lasting_margin);
       track.state_margin = margin - projected;
-      read = margin > batch.threshold;
+      read = reads(margin, batch.threshold);
       run.results.read[token] = read;
       run.log_p.add(margin, run.results.log_p + 2 * token);
       track.lasts = !read;

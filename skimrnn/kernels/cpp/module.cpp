@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <numeric>
@@ -54,18 +55,33 @@ void run_on_threads(int threads, int shares, void (*work)(int share, const void*
     const void* context;
     int count;
     std::atomic<int> next{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr error;
   } all{work, context, shares};
+  // An exception may not leave a thread: the first one waits for all of them.
   auto take = [](void* memory) {
     Shares& all = *static_cast<Shares*>(memory);
-    for (int share; (share = all.next++) < all.count;) all.work(share, all.context);
+    try {
+      for (int share; !all.failed && (share = all.next++) < all.count;) all.work(share, all.context);
+    } catch (...) {
+      if (!all.failed.exchange(true)) all.error = std::current_exception();
+    }
   };
   threads = std::min(threads, shares);
-  if (threads <= 1) return take(&all);
-  if (const RunOnPool pool = torch_pool()) return pool(take, &all, unsigned(threads), 0);
-  std::vector<std::thread> others;
-  for (int thread = 1; thread < threads; ++thread) others.emplace_back(take, &all);
-  take(&all);
-  for (std::thread& other : others) other.join();
+  if (threads <= 1) {
+    take(&all);
+  } else if (const RunOnPool pool = torch_pool()) {
+    pool(take, &all, unsigned(threads), 0);
+  } else {
+    std::vector<std::thread> others;
+    try {
+      for (int thread = 1; thread < threads; ++thread) others.emplace_back(take, &all);
+    } catch (...) {  // Those that there are take all shares.
+    }
+    take(&all);
+    for (std::thread& other : others) other.join();
+  }
+  if (all.error) std::rethrow_exception(all.error);
 }
 
 void sort_by_length(const int64_t* lengths, int64_t sequences, int64_t* order) {
@@ -176,7 +192,7 @@ Batch make_batch(int64_t steps, int64_t sequences, Address inputs, Address table
           "Length of all samples has to be greater than 0, but found an element in 'lengths' that is <= 0");
     if (length > steps) throw std::runtime_error("a length is greater than the number of steps");
   }
-  for (int64_t n = 0; table && n < steps * sequences; ++n)
+  for (int64_t n = 0; words && n < steps * sequences; ++n)
     if (const int64_t word = pointer<int64_t>(words)[n]; word < 0 || word >= table_rows)
       throw nb::index_error("a word is not in the table");
   return {steps,

@@ -96,8 +96,9 @@ class Training final : public Inference<Cell> {
   // Floats in a row of training's gates: panels of the big cell, of the small cell, one vector for the decision.
   int row_size() const { return decision_offset_ + kLanes; }
 
-  // lerp in the way that is exact at both ends.
-  static Vec mix(Vec skim, Vec read, float share) {
+  // lerp in the way that is exact at both ends; a hard decision's other end may be infinite or NaN.
+  static Vec mix(Vec skim, Vec read, float share, bool hard) {
+    if (hard) return share ? read : skim;
     return share < 0.5f ? skim + share * (read - skim) : read - (1.0f - share) * (read - skim);
   }
 
@@ -134,7 +135,7 @@ class Training final : public Inference<Cell> {
         const float margin =
             decision_.margin(decision_.project(track.input), track.hidden, decision_.lasting(track.hidden));
         log_p.add(margin, results.log_p + 2 * token);
-        results.read[token] = margin > batch.threshold;
+        results.read[token] = reads(margin, batch.threshold);
         track.share = results.read[token];
         if (tape.noise) track.share = sigmoid(broadcast((margin + tape.noise[token]) / tape.temperature))[0];
         track.gates[decision_offset_] = track.share;
@@ -153,15 +154,15 @@ class Training final : public Inference<Cell> {
              store(track.skim_hidden + panel * kLanes, select_first(count, new_hidden, hidden));
              store(track.skim_cell + panel * kLanes, select_first(count, new_cell, cell));
            });
-      const bool skims = sizes_.skims;
+      const bool skims = sizes_.skims, hard = !tape.noise;
       walk(big_, &Track::projected_big, active_tracks, active, t & 1, [=](int panel, Track& track, Vec (&gates)[4]) {
         Vec hidden = load(track.hidden + panel * kLanes), cell = load(track.cell + panel * kLanes);
         Cell::activate(gates);
         store_slots(track.gates + panel * kPanel, gates);
         Cell::next(gates, hidden, cell, hidden, cell);
         if (skims) {
-          hidden = mix(load(track.skim_hidden + panel * kLanes), hidden, track.share);
-          cell = mix(load(track.skim_cell + panel * kLanes), cell, track.share);
+          hidden = mix(load(track.skim_hidden + panel * kLanes), hidden, track.share, hard);
+          cell = mix(load(track.skim_cell + panel * kLanes), cell, track.share, hard);
         }
         store(track.next_hidden + panel * kLanes, hidden);
         if (Cell::has_cell) {
@@ -232,7 +233,7 @@ class Training final : public Inference<Cell> {
     }
 
     // The first column of a panel.
-    int start(int panel) const { return panel * vectors / (panels ? panels : 1) * kLanes; }
+    int start(int panel) const { return int(int64_t(panel) * vectors / (panels ? panels : 1)) * kLanes; }
 
     const int rows, vectors, panels, padded;
     Buffer memory;

@@ -50,7 +50,7 @@ struct PackedCell {
   // Where `packed` has a weight of its column `k` of so many.
   float* weight(const Buffer& packed, int columns, int unit, int gate, int k) const {
     const int panel = unit / kLanes, lanes = panel < whole_panels ? kLanes : kLanes / 2;
-    return packed.at(panel * stride(columns) + (k * Cell::gates + gate) * lanes + unit % kLanes);
+    return packed.at(panel * stride(columns) + (int64_t(k) * Cell::gates + gate) * lanes + unit % kLanes);
   }
 
   template <int P, int N>
@@ -121,7 +121,7 @@ struct PackedCell {
   template <int P, int H, int N, class Slot>
   [[gnu::noinline]] static void add(const float* weights, int64_t stride, int first, int end,
                                     const float* const (&rows)[N], Vec (&sums)[P + H][N][4], const Slot& slot) {
-    constexpr int kWidth = Cell::gates * kLanes;
+    constexpr int64_t kWidth = Cell::gates * kLanes;
     const float* half_weights = weights + P * stride + first * kWidth / 2;
     weights += first * kWidth;
     Vec local[P + H][N][Cell::gates];
@@ -261,6 +261,9 @@ struct DenseCell {
   }
 };
 
+// Whether a token is read. What is not a number is read: it spreads as in a plain layer, and is not skipped in silence.
+inline bool reads(float margin, float threshold) { return !(margin <= threshold); }
+
 // Weights of the margin: logit of "read" less logit of "skim". As in `DenseCell`, the hidden units that skimming
 // changes are summed apart from those that last.
 struct PackedDecision {
@@ -268,7 +271,7 @@ struct PackedDecision {
       : inputs(inputs), hiddens(hiddens), changing(changing), input(inputs + kLanes), hidden(hiddens + kLanes) {
     for (int k = 0; k < inputs; ++k) input.at(0)[k] = from.input[k] - from.input[inputs + k];
     for (int k = 0; k < hiddens; ++k) hidden.at(0)[k] = from.hidden[k] - from.hidden[hiddens + k];
-    if (inputs) bias = from.input_bias[0] + from.hidden_bias[0] - (from.input_bias[1] + from.hidden_bias[1]);
+    if (from.input_bias) bias = from.input_bias[0] + from.hidden_bias[0] - (from.input_bias[1] + from.hidden_bias[1]);
   }
 
   const int inputs, hiddens, changing;
