@@ -175,7 +175,7 @@ def train(
     from skimrnn.training.train import are_first_steps
     from skimrnn.training.train import train as train_run
 
-    settings = read_config(config)
+    settings, where = read_config(config), pick_device(device)
     run, data = settings.run(dataset, model, seed), open_prepared(prepared, dataset)
     first = settings.first_steps(dataset, model)
     if first is None or first.model == model:
@@ -195,7 +195,7 @@ def train(
             reporter,
             start=start,
             until=until,
-            device=pick_device(device),
+            device=where,
         )
 
 
@@ -223,7 +223,7 @@ def evaluate(
 
     settings = read_config(config).run(dataset, model, seed)
     torch.set_num_threads(threads)
-    data, where = open_prepared(prepared, dataset), pick_device(device)
+    where, data = pick_device(device), open_prepared(prepared, dataset)
     if settings.model.task == "question_answering":
         write_reading_record(settings, data, run, output, unfinished=unfinished, device=where)
     elif unfinished:
@@ -524,8 +524,8 @@ def figures(
     settings = read_config(config)
     if task is not None and task not in settings.tasks:
         raise UserError(f"{config}: no datasets of the task {task}: it has some of {', '.join(settings.tasks)}")
-    for name in settings.tasks if task is None else [task]:
-        write_figures(read_task_results(settings, name, results, speeds=False), output)
+    tasks = settings.tasks if task is None else [task]
+    write_figures([read_task_results(settings, name, results, speeds=False) for name in tasks], output)
 
 
 @verb

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from skimrnn.data.registry import DATASETS, Task
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_text
+from skimrnn.files import message_of, read_json, read_text
 
 LARGEST_SEED = 2**32 - 1
 """What every library here takes."""
@@ -457,7 +457,7 @@ def parse_config(values: object, place: str) -> Config:
     except ValidationError as error:
         first, *rest = error.errors()
         key = ".".join(str(part) for part in first["loc"]) or "the whole"
-        message = first["msg"].removeprefix("Value error, ")
+        message = message_of(first)
         if first["type"] == "extra_forbidden":
             message = "unknown key: remove it or mend its spelling"
         others = f" (and {len(rest)} more)" if rest else ""

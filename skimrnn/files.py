@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from skimrnn.errors import InUseError, UserError, explain_os_errors
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
     from torch import Tensor
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -151,9 +152,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON (line {error.lineno}): delete it and make it again") from error
+        raise UserError(f"{path}: not valid JSON (line {error.lineno}): mend it, or make it again") from error
     except (ValueError, RecursionError) as error:  # NaN, a number of thousands of digits, or brackets within brackets.
-        raise UserError(f"{path}: not JSON that can be read ({error}): delete it and make it again") from error
+        raise UserError(f"{path}: not JSON that can be read ({error}): mend it, or make it again") from error
 
 
 def _refuse_constant(name: str) -> None:
@@ -168,8 +169,16 @@ def read_model(path: Path, model: type[Model]) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        message = message_of(first)
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", model.__name__).lower()
-        raise UserError(f"{path}: not a {kind} of this version ({key}: {first['msg']}): make it again") from error
+        raise UserError(f"{path}: not a {kind} of this version ({key}: {message}): make it again") from error
+
+
+def message_of(error: "ErrorDetails") -> str:
+    """What pydantic found wrong, in words of the file."""
+    if error["type"] in ("model_type", "dict_type"):
+        return "must be keys with values" if error["input"] is not None else "is empty"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> None:

@@ -152,6 +152,8 @@ def test_a_damaged_file(command: list[str], file: str, damage: Damage, message: 
         ("scale: {{scale}}", "not valid YAML (line 1)"),
         ("[scale]: paper", "not valid YAML (line 1)"),
         ("scale: \x1b[1mpaper", "not valid YAML"),
+        ("", "the whole: is empty"),
+        ("- 1", "the whole: must be keys with values"),
         ("scale: one\nscale: two", "the key 'scale' is given twice"),
         ("models:\n  lstm: {hidden_size: 1, hidden_size: 2}", "the key 'hidden_size' is given twice"),
     ],

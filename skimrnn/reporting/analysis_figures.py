@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from skimrnn.analysis.artefact import Analysis, CalibrationBin, Confidence, Packed, Sample
+from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.reporting.figure_style import (
     COLOURS,
@@ -62,6 +63,7 @@ def _effects(results: Results) -> Figure:
     gammas = sorted({model.gamma for model in _skimming(results).values()})
 
     def draw(axes: Axes, dataset: str, rate: bool) -> None:
+        lines: list[tuple[int, list[tuple[int, Measured]]]] = []
         for index, size in enumerate(sizes):
             points = [
                 (gammas.index(model.gamma), measured)
@@ -74,9 +76,11 @@ def _effects(results: Results) -> Figure:
                 )
             ]
             if points:
-                places, found = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-                shift = 0.05 * (index - (len(sizes) - 1) / 2)
-                _line(axes, [place + shift for place in places], found, index)
+                lines.append((index, sorted(points, key=lambda point: point[0])))
+        for order, (index, points) in enumerate(lines):
+            places, found = zip(*points, strict=True)
+            shift = 0.05 * (order - (len(lines) - 1) / 2)
+            _line(axes, [place + shift for place in places], found, index)
         if not rate and standard:
             _level(axes, results.measured(dataset, standard, lambda record: 100 * record.test.accuracy))
         axes.set_xticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
@@ -135,12 +139,18 @@ def _level(axes: Axes, measured: Measured | None) -> None:
 def _threshold(results: Results, score: str, label: str) -> Figure:
     """Scores against Flop-r while the threshold moves: a line a model, the band over seeds."""
     titles, models = system_titles(results.config), _skimming(results)
+    standard = _standard(results)
+    if results.config.tasks == ["question_answering"]:
+        standard = next((name for name in results.config.models if name == "lstm_att"), standard)
     shown: list[str] = []
 
     def draw(axes: Axes, dataset: str) -> None:
+        drawn = [name for name in (*models, *([standard] if standard else ())) if results.analysed(dataset, name)]
+        common = _common_seeds([results.analysed(dataset, name) for name in drawn])
         swept: Packed | None = None
         for index, (name, model) in enumerate(models.items()):
-            found = [analysis.skim.sweep for analysis in results.analysed(dataset, name) if analysis.skim]
+            analyses = [a for a in results.analysed(dataset, name) if a.config.seed in common]
+            found = [analysis.skim.sweep for analysis in analyses if analysis.skim]
             if not found:
                 continue
             # Without the ends: between 0.95 and 1 a skipping model's Flop-r jumps from some 5 to 400.
@@ -158,13 +168,13 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             shown.append(name)
         if swept is None:
             return
-        standard = _standard(results)
-        if results.config.tasks == ["question_answering"]:
-            standard = next((n for n in results.config.models if n == "lstm_att"), standard)
+        included = swept.unpack() == 1
         if standard:  # What it scores on the very examples of the sweep, which may be a sample.
-            outcomes = [analysis.outcomes[score].unpack() for analysis in results.analysed(dataset, standard)]
-            values = tuple(100 * float(each[swept.unpack() == 1].mean()) for each in outcomes)
+            analyses = [a for a in results.analysed(dataset, standard) if a.config.seed in common]
+            values = tuple(100 * float(a.outcomes[score].unpack()[included].mean()) for a in analyses)
             _level(axes, Measured(values) if values else None)
+        part = "" if included.all() else f"{included.sum():,} of {len(included):,} examples, "
+        axes.set_title(f"{part}{count_of(len(common), 'seed')}", loc="right", fontsize="small", fontweight="normal")
         axes.set(xlabel="Flop-r (exact count)", ylabel=label, xscale="log")
         low, high = axes.get_xlim()
         steps = (1, 1.5, 2, 3, 5, 10, 20) if high < 30 else (1, 2, 5, 10, 20, 50, 100, 200)
@@ -192,6 +202,12 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
     names = [titles[name] for name in models if name in shown]
     legend(figure, handles, [*names, "threshold 0.5", "standard"])
     return figure
+
+
+def _common_seeds(models: Sequence[Sequence[Analysis]]) -> set[int]:
+    """The seeds that all of some models have; where there is none, those of any."""
+    seeds = [{analysis.config.seed for analysis in analyses} for analyses in models]
+    return set.intersection(*seeds) or set.union(*seeds) if seeds else set()
 
 
 _WAYS = (("position", "Place in the text"), ("kind", "Kind of token"), ("frequency", "Rank by frequency"))
@@ -507,10 +523,10 @@ ANALYSIS_FIGURES = (
     FigureKind(
         "accuracy_threshold",
         "Accuracy against Flop-r while the threshold moves",
-        "Each line is one trained model (mean over seeds, band ± one sample standard deviation), its "
+        "Each line is one trained model (mean over the seeds that all have, band ± one sample standard deviation), its "
         "recurrence run anew at 13 thresholds from 0.05 to 0.95 without retraining; the ring marks 0.5. Dashed: d' "
-        "= 0, which skips. Dotted: the standard LSTM. An analysis of the test split, or of a sample of it where it is "
-        "large: nothing was chosen by it.",
+        "= 0, which skips. Dotted: the standard LSTM on the same examples: where the test split is large, a sample of "
+        "it, so that scores differ from the table's. Nothing was chosen by it.",
         "Line charts, one for each dataset, of test accuracy against Flop-r as the threshold rises.",
         lambda results: _threshold(results, "accuracy", "Test accuracy (%)"),
         main_size=True,
@@ -555,9 +571,10 @@ READING_ANALYSIS_FIGURES = (
     FigureKind(
         "f1_threshold",
         "F1 against Flop-r while the threshold moves",
-        "Each line is one trained reader (mean over seeds, band ± one sample standard deviation), its "
-        "recurrence run anew at 13 thresholds from 0.05 to 0.95 without retraining, on the development set, or on a "
-        "sample of it where it is large; the ring marks 0.5. Dashed: d' = 0, which skips. Dotted: LSTM+Att.",
+        "Each line is one trained reader (mean over the seeds that all have, band ± one sample standard deviation), "
+        "its recurrence run anew at 13 thresholds from 0.05 to 0.95 without retraining, on the development set or, "
+        "where it is large, on a sample of it, so that scores differ from the table's; the ring marks 0.5. Dashed: d' "
+        "= 0, which skips. Dotted: LSTM+Att on the same examples.",
         "A line chart of F1 against Flop-r as the threshold rises.",
         lambda results: _threshold(results, "f1", "F1 (%)"),
     ),

@@ -1,5 +1,6 @@
 """The figures of each task, as SVG, PDF and PNG."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib import style
@@ -13,11 +14,15 @@ FIGURES = (*RECORD_FIGURES, *ANALYSIS_FIGURES)
 READING_FIGURES = (*READING_RECORD_FIGURES, *READING_ANALYSIS_FIGURES)
 
 
-def write_figures(results: Results, folder: Path) -> None:
-    """Write every figure of a task as `<name>.svg`, `<name>.pdf` and `<name>.png` into `folder`."""
+def write_figures(tasks: Sequence[Results], folder: Path) -> None:
+    """Write every figure of some tasks as `<name>.svg`, `<name>.pdf` and `<name>.png` into `folder`.
+
+    All are drawn, and so all analyses read, before the first is written.
+    """
     with style.context(["default", STYLE]):
-        for kind in figures_of(results):
-            write_figure(kind.figure(results), folder, kind.name)
+        drawn = [(kind.name, kind.figure(results)) for results in tasks for kind in figures_of(results)]
+        for name, figure in drawn:
+            write_figure(figure, folder, name)
 
 
 def figures_of(results: Results) -> tuple[FigureKind, ...]:

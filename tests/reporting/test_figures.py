@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from skimrnn.analysis.artefact import THRESHOLDS, Analysis, Packed
 from skimrnn.config import Config, read_config
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_model, write_json
+from skimrnn.files import read_json, read_model, write_json, write_text
 from skimrnn.reporting.analysis_figures import _look
 from skimrnn.reporting.figure_style import COLOURS, DASHES, EXTENSIONS, line_look
 from skimrnn.reporting.figures import FIGURES, READING_FIGURES, write_figures
@@ -34,7 +34,7 @@ def results(config: Config, grid: Path) -> Results:
 
 def test_equal_records_give_equal_bytes(results: Results, tmp_path: Path):
     for folder in ("one", "two"):
-        write_figures(results, tmp_path / folder)
+        write_figures([results], tmp_path / folder)
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == NAMES
     for name in NAMES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -225,6 +225,33 @@ def test_the_standard_model_is_shown_on_the_examples_of_the_sweep(config: Config
     (panel,) = (panel for panel in drawn(read_results(config, tmp_path), "accuracy_threshold").axes if panel.has_data())
     (level,) = (line for line in panel.lines if line.get_linestyle() == ":")
     assert level.get_ydata() == pytest.approx([100 * standard[sample].mean()] * 2)
+    assert panel.get_title(loc="right") == f"50 of {len(standard)} examples, 1 seed"
+
+
+def test_what_one_model_alone_has_moves_no_line_of_a_sweep(config: Config, tmp_path: Path):
+    """Beside models with fewer seeds, a model's line is drawn over theirs."""
+    for model, seeds in (("lstm", (0, 1)), ("skim-5-0.01", (0, 1))):
+        for seed in seeds:
+            store_analysed(tmp_path, config, "sst", model, seed, 0.8)
+
+    def lines() -> list[list[float]]:
+        figure = drawn(read_results(config, tmp_path), "accuracy_threshold")
+        (panel,) = (panel for panel in figure.axes if panel.has_data())
+        assert panel.get_title(loc="right") == "2 seeds"
+        return [list(line.get_ydata()) for line in panel.lines]
+
+    before = lines()
+    store_analysed(tmp_path, config, "sst", "skim-5-0.01", 2, 0.3)
+    assert lines() == before
+
+
+def test_effects_lie_around_their_gamma(config: Config, tmp_path: Path):
+    """Those of a panel with fewer sizes than others have, too."""
+    for model in ("skim-5-0.01", "skim-10-0.01"):
+        store_analysed(tmp_path, config, "sst", model, 0, 0.8)
+    panel = next(panel for panel in drawn(read_results(config, tmp_path), "effects").axes if panel.has_data())
+    places = [float(container.lines[0].get_xdata()[0]) for container in panel.containers]
+    assert len(places) == 2 and sum(places) == pytest.approx(0)
 
 
 def test_a_figure_that_nothing_was_run_for_is_a_strip_that_says_so(config: Config, tmp_path: Path):
@@ -236,4 +263,12 @@ def test_a_figure_that_nothing_was_run_for_is_a_strip_that_says_so(config: Confi
 def test_a_folder_that_cannot_be_written_is_a_user_error(results: Results, tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file"):
-        write_figures(results, tmp_path / "file" / "figures")
+        write_figures([results], tmp_path / "file" / "figures")
+
+
+def test_an_analysis_that_cannot_be_read_leaves_no_figure(config: Config, tmp_path: Path):
+    store_analysed(tmp_path, config, "sst", "skim-5-0.01", 0, 0.8)
+    write_text(tmp_path / config.scale / "sst" / "skim-5-0.01" / "0.analysis.json", "{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        write_figures([read_results(config, tmp_path)], tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()

@@ -225,7 +225,7 @@ def test_the_summary_tells_readers_that_skim_from_those_that_do_not(tmp_path: Pa
 def test_the_summary_sets_beside_the_paper_the_rows_that_both_have(
     make_config: Callable[..., Config], make_record, store, tmp_path: Path
 ):
-    """Where there are such rows; of a speed-up, the paper's in NumPy and ours on demand."""
+    """Where there are such rows; of a speed-up, both in NumPy and ours on demand."""
     skipping = {"skim-0-0.01": {"architecture": "skim_lstm", "hidden_size": 100, "small_size": 0, "gamma": 0.01}}
     config = make_config(models=MODELS | skipping)
     rates = {"skim-5-0.01": 0.5, "skim-10-0.01": 0.6, "skim-0-0.01": 0.9}
@@ -239,7 +239,13 @@ def test_the_summary_sets_beside_the_paper_the_rows_that_both_have(
     results = replace(read_results(config, tmp_path), speeds={"sst": build_speed("sst", {"skim-5-0.01": {0: timed}})})
     sst, imdb = summarise([results]).outcomes
     assert (sst.skimmed.paper, sst.skimmed.ours) == ("58.2 to 61.1", "50.0 to 60.0")
-    assert (sst.speedup.paper, sst.speedup.ours) == ("1.4", "1.5")
+    assert (sst.speedup.paper, sst.speedup.ours, sst.fast_speedup) == ("1.4", "1.0", "1.5")
+    larger = {"lstm-200": {"architecture": "lstm", "hidden_size": 200}}
+    config = make_config(models=MODELS | larger)
+    for model, accuracy in (("lstm", 0.8), ("lstm-200", 0.9)):
+        store(changed(make_record(config, "sst", model, 0), "test.accuracy", accuracy))
+    store(make_record(config, "sst", "skim-5-0.01", 0))
+    assert summarise([read_results(config, tmp_path)]).outcomes[0].standard.ours == "80.0"  # of the size that skims
     assert (imdb.skimmed.paper, imdb.skimmed.ours) == ("63.2 to 90.7", "not run")
 
 

@@ -18,6 +18,10 @@
     for (const part of document.querySelectorAll("[data-dataset]")) {
       part.hidden = filter.value !== "" && part.dataset.dataset !== filter.value;
     }
+    for (const section of document.querySelectorAll("section:not([data-dataset])")) {
+      const parts = [...section.querySelectorAll("[data-dataset]")];
+      section.hidden = parts.length > 0 && parts.every((part) => part.hidden);
+    }
     document.querySelectorAll("table.sortable").forEach(enterAtFirst);
     say(`Showing ${filter.selectedOptions[0].textContent.trim()}.`);
   });
