@@ -245,8 +245,9 @@ def test_what_one_model_alone_has_moves_no_line_of_a_sweep(config: Config, tmp_p
     assert lines() == before
 
 
-def test_effects_lie_around_their_gamma(config: Config, tmp_path: Path):
-    """Those of a panel with fewer sizes than others have, too."""
+def test_effects_lie_around_their_gamma(tmp_path: Path):
+    """Where fewer sizes were run than the grid has, too."""
+    config = read_config(ROOT / "config" / "paper.yaml")
     for model in ("skim-5-0.01", "skim-10-0.01"):
         store_analysed(tmp_path, config, "sst", model, 0, 0.8)
     panel = next(panel for panel in drawn(read_results(config, tmp_path), "effects").axes if panel.has_data())
