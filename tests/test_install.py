@@ -18,7 +18,7 @@ import torch
 from skimrnn import SkimLSTM, kernels
 
 torch.manual_seed(0)
-layer = SkimLSTM(6, 8, 3).eval()
+layer = SkimLSTM(6, 8, small_size=3).eval()
 torch.save({"kernel": kernels.KERNEL, "output": layer(torch.randn(5, 2, 6))[0]}, sys.argv[1])
 """
 

@@ -31,12 +31,12 @@ class ForcedSkimLSTM(SkimLSTM):
         copy = cls(
             layer.input_size,
             layer.hidden_size,
-            layer.small_size,
             layer.num_layers,
             layer.bias,
             layer.batch_first,
             layer.dropout,
             layer.bidirectional,
+            small_size=layer.small_size,
             threshold=layer.threshold,
             device=weight.device,
             dtype=weight.dtype,

@@ -176,8 +176,8 @@ def _step_functions(device: torch.device, batch: int, steps: int) -> _Functions:
 
     return {
         "torch": step(nn.LSTM(WIDTH, HIDDEN)),
-        "skim": step(SkimLSTM(WIDTH, HIDDEN, SMALL)),
-        "reference": step(ReferenceSkimLSTM(WIDTH, HIDDEN, SMALL)),
+        "skim": step(SkimLSTM(WIDTH, HIDDEN, small_size=SMALL)),
+        "reference": step(ReferenceSkimLSTM(WIDTH, HIDDEN, small_size=SMALL)),
     }
 
 
@@ -197,7 +197,7 @@ def _pack_functions(device: torch.device, batch: int, steps: int, models: int) -
     """A whole training step of each of several Skim-LSTM classifiers, as `train` and `train_together` take it."""
 
     def step() -> Step:
-        model = Classifier(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(WIDTH, HIDDEN, SMALL), _CLASSES).to(device)
+        model = Classifier(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(WIDTH, HIDDEN, small_size=SMALL), _CLASSES).to(device)
         texts = Batch(
             torch.randint(1, _VOCABULARY, (batch, steps)),
             torch.full((batch,), steps),

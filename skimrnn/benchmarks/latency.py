@@ -166,7 +166,7 @@ def _skimming(skipped: dict[str, str]) -> Iterator[Task]:
     torch.set_num_threads(1)
     for size in SIZES:
         for small in (5, 10, 20):
-            layer = _decided_by_input(SkimLSTM(WIDTH, size, small))
+            layer = _decided_by_input(SkimLSTM(WIDTH, size, small_size=small))
             lstm = nn.LSTM(WIDTH, size)
             lstm.load_state_dict(layer.state_dict(), strict=False)
             for rate in (0.0, *RATES, 1.0):
@@ -214,7 +214,7 @@ def _batched(skipped: dict[str, str]) -> Iterator[Task]:
     torch.set_num_threads(2)
     lengths = torch.randint(5, 100, (128,))
     for size, small in ((100, 10), (200, 10)):
-        layer = _decided_by_input(SkimLSTM(WIDTH, size, small))
+        layer = _decided_by_input(SkimLSTM(WIDTH, size, small_size=small))
         lstm = nn.LSTM(WIDTH, size)
         lstm.load_state_dict(layer.state_dict(), strict=False)
         for rate in RATES:
@@ -373,7 +373,7 @@ def _reader(name: str, small_size: int) -> LSTMAtt:
     """LSTM+Att or, for `skim`, Sk-LSTM+Att, as in the paper: two layers, d = 100."""
     sizes: dict[str, Any] = {"num_layers": 2, "dropout": 0.2, "bidirectional": True}
     if name == "skim":
-        return LSTMAtt(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(3 * WIDTH, 100, small_size, **sizes), 0.2)
+        return LSTMAtt(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(3 * WIDTH, 100, small_size=small_size, **sizes), 0.2)
     return LSTMAtt(torch.randn(_VOCABULARY, WIDTH), nn.LSTM(3 * WIDTH, 100, **sizes), 0.2)
 
 
@@ -406,7 +406,7 @@ def _set_skim_rate(model: LSTMAtt, batch: QuestionBatch, rate: float) -> float:
 
 
 def _long_text(name: str, steps: int) -> Callable[[], object]:
-    layer = _decided_by_input(SkimLSTM(WIDTH, 100, 10))
+    layer = _decided_by_input(SkimLSTM(WIDTH, 100, small_size=10))
     inputs = _vectors()[_words(0.9, torch.tensor([steps]))]
     if name == "skim":
         return _ours(layer, inputs)
@@ -420,7 +420,7 @@ def _training_step(name: str, batch: int, steps: int) -> Callable[[], object]:
 
 def _step(name: str, inputs: Tensor) -> Callable[[], object]:
     """A training step of torch's LSTM, of the same weights on our kernel, or of Skim-LSTM."""
-    lstm, skim = nn.LSTM(WIDTH, 100), SkimLSTM(WIDTH, 100, 10)
+    lstm, skim = nn.LSTM(WIDTH, 100), SkimLSTM(WIDTH, 100, small_size=10)
     lengths = torch.full((inputs.shape[1],), len(inputs))
 
     def run() -> None:

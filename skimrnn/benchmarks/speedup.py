@@ -155,7 +155,7 @@ def _skim_lstm(tensors: dict[str, Tensor], path: Path) -> SkimLSTM:
     try:
         input_size = weights["weight_ih_l0"].shape[1]
         hidden_size, small_size = weights["weight_hh_l0"].shape[1], len(weights["small_weight_hh_l0"]) // 4
-        layer = SkimLSTM(input_size, hidden_size, small_size)
+        layer = SkimLSTM(input_size, hidden_size, small_size=small_size)
         layer.load_state_dict(weights)
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path}: not the weights of a Skim-LSTM classifier: train it again") from error

@@ -46,7 +46,7 @@ def build_classifier(
     """
     layer: nn.LSTM | SkimLSTM
     if isinstance(config, SkimLSTMConfig):
-        layer = SkimLSTM(vectors.shape[1], config.hidden_size, config.small_size)
+        layer = SkimLSTM(vectors.shape[1], config.hidden_size, small_size=config.small_size)
     else:
         layer = nn.LSTM(vectors.shape[1], config.hidden_size)
     return ClozeReader(vectors, layer) if cloze else Classifier(vectors, layer, classes)

@@ -90,7 +90,7 @@ def build_reader(config: ReaderConfig, vectors: Tensor, spellings: Tensor) -> Re
     def layer(inputs: int, num_layers: int, dropout: float) -> nn.LSTM | SkimLSTM:
         options: dict[str, Any] = {"num_layers": num_layers, "dropout": dropout, "bidirectional": True}
         if isinstance(config, SkimReaderConfig):
-            return SkimLSTM(inputs, config.hidden_size, config.small_size, **options)
+            return SkimLSTM(inputs, config.hidden_size, small_size=config.small_size, **options)
         return nn.LSTM(inputs, config.hidden_size, **options)
 
     if isinstance(config, BiDAFConfig | SkimBiDAFConfig):

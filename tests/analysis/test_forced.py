@@ -9,7 +9,7 @@ from skimrnn.layers import SkimLSTM
 
 @pytest.mark.parametrize("small_size", [0, 3])
 def test_a_forced_token_takes_the_other_cell_and_the_rest_decides_as_learned(seed: int, small_size: int):
-    layer = SkimLSTM(5, 8, small_size).eval()
+    layer = SkimLSTM(5, 8, small_size=small_size).eval()
     forced = ForcedSkimLSTM.of(layer)
     inputs = torch.randn(9, 1, 5) * 4
     with torch.no_grad():
@@ -34,7 +34,7 @@ def test_a_forced_token_takes_the_other_cell_and_the_rest_decides_as_learned(see
 
 
 def test_without_force_nothing_changes_in_any_layer_or_direction(seed: int):
-    layer = SkimLSTM(5, 8, 3, 2, bidirectional=True).eval()
+    layer = SkimLSTM(5, 8, 2, small_size=3, bidirectional=True).eval()
     forced = ForcedSkimLSTM.of(layer)
     inputs = torch.randn(7, 3, 5) * 4
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_without_force_nothing_changes_in_any_layer_or_direction(seed: int):
 
 
 def test_each_token_of_each_sequence_is_read_or_skimmed_as_told(seed: int):
-    forced = ForcedSkimLSTM.of(SkimLSTM(5, 8, 3, 2, bidirectional=True).eval())
+    forced = ForcedSkimLSTM.of(SkimLSTM(5, 8, 2, small_size=3, bidirectional=True).eval())
     forced.force = torch.randint(0, 2, (4, 7, 3)) * 2.0 - 1
     lengths = torch.tensor([7, 4, 1])
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(7, 3, 5), lengths)
@@ -57,7 +57,7 @@ def test_each_token_of_each_sequence_is_read_or_skimmed_as_told(seed: int):
 
 
 def test_sequences_of_other_lengths_are_left_to_the_model(seed: int):
-    layer = SkimLSTM(5, 8, 3).eval()
+    layer = SkimLSTM(5, 8, small_size=3).eval()
     forced = ForcedSkimLSTM.of(layer)
     forced.force, forced.texts = torch.ones(1, 7, 2), torch.tensor([7, 4])
     for lengths in ([7, 4], [7, 5], [3, 2]):

@@ -41,7 +41,7 @@ def test_competitors_compute_the_same(name, seed, monkeypatch):
 @pytest.mark.parametrize(("make", "threshold"), [(numpy_skim_lstm, 0.45), (_ours, 0.5), (folded, 0.5)])
 def test_every_way_of_skimming_computes_what_the_layer_does(make, threshold, seed, monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    layer, inputs = SkimLSTM(5, 7, 3, threshold=threshold).eval(), 3 * torch.randn(60, 1, 5)
+    layer, inputs = SkimLSTM(5, 7, small_size=3, threshold=threshold).eval(), 3 * torch.randn(60, 1, 5)
     with torch.no_grad():
         expected, _, decisions = layer(inputs, return_decisions=True)
     assert 0 < int(decisions.read.sum()) < 60
@@ -52,7 +52,7 @@ def test_every_way_of_skimming_computes_what_the_layer_does(make, threshold, see
 @pytest.mark.parametrize("small_size", [0, 3])
 def test_numpy_reads_all_at_threshold_0_and_skims_all_at_1(threshold, read, small_size, seed, monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
-    layer, inputs = SkimLSTM(5, 7, small_size, threshold=threshold).eval(), 3 * torch.randn(60, 1, 5)
+    layer, inputs = SkimLSTM(5, 7, small_size=small_size, threshold=threshold).eval(), 3 * torch.randn(60, 1, 5)
     with torch.no_grad():
         # In float32 p(read) is 0 or 1 itself at either end: neither may be taken for the other side of the threshold.
         layer.decision_bias_ih_l0.copy_(torch.tensor([-200.0, 200.0] if read else [200.0, -200.0]))

@@ -23,7 +23,7 @@ def write_weights(path: Path, layer: nn.Module, vectors: torch.Tensor) -> Path:
 def trained(prepared: Prepared, tmp_path: Path, seed: int) -> tuple[Path, SkimLSTM, torch.Tensor]:
     """The weights' file of a Skim-LSTM that reads the words with an even number, the layer and the words' vectors."""
     vectors = prepared.vectors()
-    layer = SkimLSTM(vectors.shape[1], 24, 4).eval()
+    layer = SkimLSTM(vectors.shape[1], 24, small_size=4).eval()
     with torch.no_grad():
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             layer.get_parameter(f"decision_{name}_l0").zero_()

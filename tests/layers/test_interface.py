@@ -81,9 +81,20 @@ def test_what_starts_from_torchs_layer_has_its_options_and_the_threshold_that_is
     assert start_from(skimming, theirs).threshold == 0.5
 
 
+@pytest.mark.parametrize("skimming, plain", PAIRS)
+def test_positions_mean_what_they_mean_to_torch(skimming, plain):
+    """As in `nn.LSTM(E, D, 2)`; what torch does not have goes by name."""
+    names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
+    settings = (2, False, True, 0.3, True)
+    ours, theirs = skimming(E, D, *settings, small_size=S), plain(E, D, *settings)
+    assert [getattr(ours, name) for name in names] == [getattr(theirs, name) for name in names] == [*settings]
+    with pytest.raises(TypeError, match="small_size"):
+        skimming(E, D, S)
+
+
 @pytest.mark.parametrize("skimming, _", PAIRS)
 def test_initial_weights_fill_the_range_of_torchs(skimming, _, seed):
-    layer, bound = skimming(E, D, S, 2, bidirectional=True), 1 / math.sqrt(D)
+    layer, bound = skimming(E, D, 2, small_size=S, bidirectional=True), 1 / math.sqrt(D)
     for cell in (("weight_", "bias_"), "small_", "decision_"):
         drawn = [parameter.detach().flatten() for name, parameter in layer.named_parameters() if name.startswith(cell)]
         assert 0.9 * bound < torch.cat(drawn).abs().max() <= bound
@@ -92,7 +103,7 @@ def test_initial_weights_fill_the_range_of_torchs(skimming, _, seed):
 @pytest.mark.parametrize("skimming, _", PAIRS)
 @torch.no_grad()
 def test_decisions_have_time_first_whatever_the_order_of_the_input(skimming, _, seed):
-    layer = skimming(E, D, S, 2, bidirectional=True, batch_first=True).eval()
+    layer = skimming(E, D, 2, small_size=S, bidirectional=True, batch_first=True).eval()
     inputs = torch.randn(B, T, E)
     decisions = layer(inputs, return_decisions=True)[2]
     layer.batch_first = False
@@ -105,7 +116,7 @@ def test_decisions_have_time_first_whatever_the_order_of_the_input(skimming, _, 
 @pytest.mark.parametrize("skimming, _", PAIRS)
 @torch.no_grad()
 def test_packed_is_one_by_one(skimming, _, options, seed):
-    layer = skimming(E, D, S, **options).eval()
+    layer = skimming(E, D, small_size=S, **options).eval()
     inputs, state = torch.randn(T, B, E), state_for(layer)
     packed = pack_padded_sequence(inputs, LENGTHS, enforce_sorted=False)
     output, last, decisions = layer(packed, state, return_decisions=True)
@@ -124,7 +135,7 @@ def test_packed_is_one_by_one(skimming, _, options, seed):
 @pytest.mark.parametrize("skimming, _", PAIRS)
 @torch.no_grad()
 def test_step_by_step_is_the_whole(skimming, _, seed):
-    layer = skimming(E, D, S, 2).eval()
+    layer = skimming(E, D, 2, small_size=S).eval()
     inputs, state = torch.randn(T, B, E), state_for(layer)
     whole, last = layer(inputs, state)
     steps = []
@@ -138,7 +149,7 @@ def test_step_by_step_is_the_whole(skimming, _, seed):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("skimming, _", PAIRS)
 def test_float64_is_the_reference_and_float32_is_near(skimming, _, training, seed):
-    single = skimming(E, D, S, 2, bidirectional=True).train(training)
+    single = skimming(E, D, 2, small_size=S, bidirectional=True).train(training)
     double = copy.deepcopy(single).double()
     inputs = torch.randn(T, B, E)
     torch.manual_seed(seed)
@@ -153,7 +164,7 @@ def test_float64_is_the_reference_and_float32_is_near(skimming, _, training, see
 @pytest.mark.parametrize("skimming, _", PAIRS)
 @pytest.mark.parametrize("training", [True, False])
 def test_compiled_is_eager(skimming, _, training, dtype, seed):
-    layer = skimming(E, D, S, bidirectional=True, dtype=dtype).train(training)
+    layer = skimming(E, D, small_size=S, bidirectional=True, dtype=dtype).train(training)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     inputs = torch.randn(3, B, E, dtype=dtype, requires_grad=True)  # The reference is compiled step by step.
     for gradient in (True, False):
@@ -176,7 +187,7 @@ def test_one_compiled_graph_serves_every_temperature_or_threshold(skimming, _, t
     if kernels.KERNEL == "triton" and not training:
         pytest.skip("the Triton kernels take the threshold as a constant")
     torch._dynamo.reset()  # Other tests have compiled the same code.
-    layer, graphs = skimming(E, D, S, dtype=dtype).train(training), []
+    layer, graphs = skimming(E, D, small_size=S, dtype=dtype).train(training), []
 
     def backend(graph, inputs):
         graphs.append(graph)
@@ -201,7 +212,7 @@ def test_one_compiled_graph_serves_every_temperature_or_threshold(skimming, _, t
 @torch.no_grad()
 def test_traced_is_eager_and_the_weights_are_packed_once(skimming, _, bias, seed, monkeypatch):
     cpu = pytest.importorskip("skimrnn.kernels.cpu", reason="installed without the compiled kernels")
-    layer = skimming(E, D, S, bias=bias).eval()
+    layer = skimming(E, D, small_size=S, bias=bias).eval()
     packs, pack = [], cpu._pack
     monkeypatch.setattr(cpu, "_pack", lambda *arguments: packs.append(1) or pack(*arguments))
     inputs = torch.randn(T, B, E)
@@ -238,7 +249,7 @@ def test_other_tensors_may_stand_in_for_the_weights(skimming, plain, seed):
 
 @pytest.mark.parametrize("skimming, plain", PAIRS)
 def test_under_autocast_it_takes_what_torchs_layer_takes(skimming, plain, seed):
-    layer, inputs = skimming(E, D, S).eval(), torch.randn(T, B, E).bfloat16()
+    layer, inputs = skimming(E, D, small_size=S).eval(), torch.randn(T, B, E).bfloat16()
     state = state_for(layer)
     half = tuple(s.bfloat16() for s in state) if isinstance(state, tuple) else state.bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
@@ -258,12 +269,12 @@ def test_under_autocast_it_takes_what_torchs_layer_takes(skimming, plain, seed):
 def test_another_devices_weights_or_state_are_refused_in_torchs_words(skimming, plain):
     inputs = torch.randn(T, B, E)
     for layer in (plain, skimming):
-        elsewhere = layer(E, D, device="meta") if layer is plain else layer(E, D, S, device="meta").eval()
+        elsewhere = layer(E, D, device="meta") if layer is plain else layer(E, D, small_size=S, device="meta").eval()
         with pytest.raises(
             RuntimeError, match="not at the same device, found input tensor at cpu and parameter tensor"
         ):
             elsewhere(inputs)
-    layer = skimming(E, D, S).eval()
+    layer = skimming(E, D, small_size=S).eval()
     state = state_for(layer)
     state = tuple(s.to("meta") for s in state) if isinstance(state, tuple) else state.to("meta")
     with pytest.raises(RuntimeError, match="not at the same device, found input tensor at cpu and hidden tensor"):
@@ -287,8 +298,8 @@ def test_weights_that_are_computed_are_taken_over(skimming, plain, change, name,
 @pytest.mark.parametrize("skimming, _", PAIRS)
 @torch.no_grad()
 def test_what_was_made_without_memory_can_be_loaded(skimming, _, assign, seed):
-    layer, inputs = skimming(E, D, S, bias=False).eval(), torch.randn(T, B, E)
-    deferred = skimming(E, D, S, bias=False, device="meta").eval()
+    layer, inputs = skimming(E, D, small_size=S, bias=False).eval(), torch.randn(T, B, E)
+    deferred = skimming(E, D, small_size=S, bias=False, device="meta").eval()
     if not assign:
         deferred = deferred.to_empty(device="cpu")
         for buffer in deferred.buffers():
@@ -299,7 +310,7 @@ def test_what_was_made_without_memory_can_be_loaded(skimming, _, assign, seed):
 
 @pytest.mark.parametrize("skimming, plain", PAIRS)
 def test_without_memory_there_are_shapes(skimming, plain):
-    for factory in (partial(skimming, E, D, S), partial(plain, E, D)):
+    for factory in (partial(skimming, E, D, small_size=S), partial(plain, E, D)):
         outputs = factory(device="meta").eval()(torch.randn(T, B, E, device="meta"))[0]
         assert outputs.shape == (T, B, D) and outputs.is_meta
         with FakeTensorMode(), torch.no_grad():
@@ -312,7 +323,7 @@ def test_without_memory_there_are_shapes(skimming, plain):
 @pytest.mark.parametrize("skimming, _", PAIRS)
 @torch.no_grad()
 def test_a_graph_of_it_is_it(skimming, _, seed):
-    layer, inputs = skimming(E, D, S).eval(), torch.randn(T, B, E)
+    layer, inputs = skimming(E, D, small_size=S).eval(), torch.randn(T, B, E)
     graph = make_fx(lambda x: layer(x)[0])(inputs)
     assert_close(graph(-inputs), layer(-inputs)[0], 0)
 
@@ -320,7 +331,7 @@ def test_a_graph_of_it_is_it(skimming, _, seed):
 @pytest.mark.parametrize("skimming, _", PAIRS)
 @torch.no_grad()
 def test_the_default_device_is_not_asked(skimming, _, seed):
-    layer, inputs = skimming(E, D, S, 2).eval(), torch.randn(T, B, E)
+    layer, inputs = skimming(E, D, 2, small_size=S).eval(), torch.randn(T, B, E)
     packed = pack_padded_sequence(inputs, LENGTHS, enforce_sorted=False)
     expected = layer(packed), layer(inputs)
     with torch.device("meta"):
@@ -331,7 +342,7 @@ def test_the_default_device_is_not_asked(skimming, _, seed):
 @pytest.mark.parametrize("skimming, _", PAIRS)
 def test_transforms_of_functions(skimming, _, seed):
     """Derivatives by `torch.func`, forward and backward, and a batch of calls."""
-    layer, inputs = skimming(E, D, S).eval(), torch.randn(T, B, E)
+    layer, inputs = skimming(E, D, small_size=S).eval(), torch.randn(T, B, E)
     parameters = dict(layer.named_parameters())
 
     def total(weights, x):
@@ -359,7 +370,7 @@ def test_second_derivatives_are_refused_where_there_are_none(skimming, _, seed):
     if kernels.KERNEL != "cpu":
         pytest.skip("the compiled kernels are not in use")
     inputs = torch.randn(T, B, E, requires_grad=True)
-    (slope,) = torch.autograd.grad(skimming(E, D, S)(inputs)[0].sum(), inputs, create_graph=True)
+    (slope,) = torch.autograd.grad(skimming(E, D, small_size=S)(inputs)[0].sum(), inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="SKIMRNN_KERNEL=reference"):
         slope.square().sum().backward()
 
@@ -371,7 +382,7 @@ def test_lengths_that_cannot_be_are_refused(lengths, kernel, monkeypatch):
         pytest.skip("the compiled kernels are not in use")
     monkeypatch.setattr(kernels, "KERNEL", kernel)
     inputs, lengths = torch.randn(T, B, E), torch.tensor(lengths)
-    for run in (SkimLSTM(E, D, S).run_padded, partial(padded_lstm, nn.LSTM(E, D))):
+    for run in (SkimLSTM(E, D, small_size=S).run_padded, partial(padded_lstm, nn.LSTM(E, D))):
         with pytest.raises(ValueError, match=f"between 1 and {T}"):
             run(inputs, lengths)
         outputs, *_ = run(inputs, LENGTHS.int())
@@ -380,7 +391,7 @@ def test_lengths_that_cannot_be_are_refused(lengths, kernel, monkeypatch):
 
 @pytest.mark.parametrize("skimming, plain", PAIRS)
 def test_it_is_called_as_torchs_layer_is(skimming, plain, seed):
-    layer, inputs = skimming(E, D, S).eval(), torch.randn(T, B, E)
+    layer, inputs = skimming(E, D, small_size=S).eval(), torch.randn(T, B, E)
     state = state_for(layer)
     layer.flatten_parameters()
     assert_close(layer(input=inputs, hx=state), layer(inputs, state), 0)
@@ -410,7 +421,7 @@ def test_errors_are_torchs(skimming, plain, inputs, state, seed):
     state = None if state is None else torch.zeros(state)
     if skimming is SkimLSTM and state is not None:
         state = (state, state)
-    ours, theirs = skimming(E, D, S), plain(E, D)
+    ours, theirs = skimming(E, D, small_size=S), plain(E, D)
     expected = message_of(lambda: theirs(torch.zeros(inputs), state))
     assert message_of(lambda: ours(torch.zeros(inputs), state)) == expected
 
@@ -419,7 +430,7 @@ def test_errors_are_torchs(skimming, plain, inputs, state, seed):
 def test_a_skim_lstm_takes_two_states(count, seed):
     state = tuple(torch.zeros(3, 1, B, D)[:count])
     with pytest.raises(RuntimeError, match=r"^lstm expects two hidden states$"):
-        SkimLSTM(E, D, S)(torch.zeros(T, B, E), state)
+        SkimLSTM(E, D, small_size=S)(torch.zeros(T, B, E), state)
 
 
 @pytest.mark.parametrize(
@@ -427,38 +438,38 @@ def test_a_skim_lstm_takes_two_states(count, seed):
     [("threshold", (-0.1, 1.1, math.nan, "x", None)), ("temperature", (0, -1.0, math.inf, math.nan, "x", None))],
 )
 def test_settings_that_cannot_be_are_refused(setting, wrong):
-    layer = SkimGRU(E, D, S)
+    layer = SkimGRU(E, D, small_size=S)
     before = getattr(layer, setting)
     for value in wrong:
         with pytest.raises((ValueError, TypeError)):
             setattr(layer, setting, value)
     assert getattr(layer, setting) == before
     with pytest.raises(ValueError, match=r"threshold must lie between 0 and 1, not 1\.5"):
-        SkimLSTM(E, D, S, threshold=1.5)
+        SkimLSTM(E, D, small_size=S, threshold=1.5)
 
 
 @pytest.mark.parametrize("skimming, plain", PAIRS)
 def test_a_wrong_type_is_refused_as_torch_refuses_it(skimming, plain, seed):
     inputs = torch.zeros(T, B, E, dtype=torch.float64)
-    ours, theirs = (message_of(lambda layer=layer: layer(inputs)) for layer in (skimming(E, D, S), plain(E, D)))
+    ours, theirs = (message_of(lambda layer=layer: layer(inputs)) for layer in (skimming(E, D, small_size=S), plain(E, D)))
     assert ours[0] is theirs[0]
     if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13):  # Torch 2.9 says it in other words.
         assert ours == theirs
     state = torch.zeros(1, B, D, dtype=torch.float64)
     with pytest.raises(ValueError, match="state dtype"):
-        skimming(E, D, S)(inputs.float(), (state, state) if skimming is SkimLSTM else state)
+        skimming(E, D, small_size=S)(inputs.float(), (state, state) if skimming is SkimLSTM else state)
 
 
 @pytest.mark.parametrize("options", [{"num_layers": 0}, {"dropout": 2}])
 @pytest.mark.parametrize("skimming, plain", PAIRS)
 def test_bad_options_are_torchs_errors(skimming, plain, options):
-    assert message_of(lambda: skimming(E, D, S, **options)) == message_of(lambda: plain(E, D, **options))
+    assert message_of(lambda: skimming(E, D, small_size=S, **options)) == message_of(lambda: plain(E, D, **options))
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("skimming, plain", PAIRS)
 def test_an_empty_batch_gives_empty_results(skimming, plain, training):
-    layer = skimming(E, D, S, 2, bidirectional=True).train(training)
+    layer = skimming(E, D, 2, small_size=S, bidirectional=True).train(training)
     ours = layer(torch.zeros(T, 0, E))
     theirs = plain(E, D, 2, bidirectional=True)(torch.zeros(T, 0, E))
     assert [t.shape for t in flat(ours)] == [t.shape for t in flat(theirs)]
@@ -469,12 +480,12 @@ def test_an_empty_batch_gives_empty_results(skimming, plain, training):
 
 def test_state_dict_has_torchs_names_and_more():
     theirs = set(nn.LSTM(E, D, 2, bidirectional=True).state_dict())
-    ours = set(SkimLSTM(E, D, S, 2, bidirectional=True).state_dict())
+    ours = set(SkimLSTM(E, D, 2, small_size=S, bidirectional=True).state_dict())
     assert ours == {prefix + name for prefix in ("", "small_", "decision_") for name in theirs}
 
 
 def test_dropout_acts_between_layers_in_training(seed):
-    layer = SkimLSTM(E, D, S, 2, dropout=1.0)
+    layer = SkimLSTM(E, D, 2, small_size=S, dropout=1.0)
     inputs = torch.randn(T, B, E)
     layer.threshold = 0.0
     torch.manual_seed(seed)
@@ -495,7 +506,7 @@ def test_the_state_can_be_detached_in_place_between_parts_of_a_text(skimming, pl
     grads = []
     for detach in (torch.Tensor.detach, torch.Tensor.detach_):
         torch.manual_seed(1)
-        layer, state, loss = skimming(E, D, S), None, 0.0
+        layer, state, loss = skimming(E, D, small_size=S), None, 0.0
         for part in inputs.split(T):
             output, state = layer(part, state)
             loss = loss + output.square().sum()

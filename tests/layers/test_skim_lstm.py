@@ -14,7 +14,7 @@ LENGTHS = torch.tensor([3, 7, 1, 5])
 @pytest.fixture
 def layer() -> SkimLSTM:
     torch.manual_seed(0)
-    return SkimLSTM(E, D, S).eval()
+    return SkimLSTM(E, D, small_size=S).eval()
 
 
 def test_shapes_are_those_of_torchs_lstm(layer: SkimLSTM) -> None:
@@ -51,7 +51,7 @@ def test_evaluation_is_deterministic_and_training_draws(layer: SkimLSTM) -> None
 def test_gumbel_noise_samples_the_probabilities() -> None:
     """argmax of log p + noise is a sample of p: at a low temperature the share of reads is p(read)."""
     torch.manual_seed(1)
-    layer = SkimLSTM(1, 4, 0)
+    layer = SkimLSTM(1, 4, small_size=0)
     layer.temperature = 1e-4
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -87,7 +87,7 @@ def test_skim_loss_is_the_mean_over_real_tokens(layer: SkimLSTM) -> None:
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_skim_rate_is_the_share_of_real_tokens(bidirectional: bool) -> None:
-    layer = SkimLSTM(E, D, S, bidirectional=bidirectional).eval()
+    layer = SkimLSTM(E, D, small_size=S, bidirectional=bidirectional).eval()
     packed = pack_padded_sequence(torch.randn(T, B, E), LENGTHS, enforce_sorted=False)
     decisions = layer(packed, return_decisions=True)[2]
     skimmed = [not r for read in decisions.read for b, length in enumerate(LENGTHS) for r in read[:length, b].tolist()]
@@ -108,4 +108,4 @@ def test_policy_learns_from_the_task_alone(layer: SkimLSTM) -> None:
 @pytest.mark.parametrize("small_size", [-1, D + 1])
 def test_small_size_out_of_range_is_refused(small_size: int) -> None:
     with pytest.raises(ValueError, match="small_size must lie between 0 and hidden_size"):
-        SkimLSTM(E, D, small_size)
+        SkimLSTM(E, D, small_size=small_size)

@@ -36,7 +36,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(params=["lstm", "skim"])
 def reader(request: pytest.FixtureRequest, seed: int) -> ClozeReader:
-    layer = torch.nn.LSTM(7, 12) if request.param == "lstm" else SkimLSTM(7, 12, 3)
+    layer = torch.nn.LSTM(7, 12) if request.param == "lstm" else SkimLSTM(7, 12, small_size=3)
     return ClozeReader(torch.randn(30, 7), layer).eval()
 
 

@@ -147,7 +147,7 @@ def test_the_operator_is_the_function(result: str, seed: int, monkeypatch: pytes
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_traced_is_eager(bidirectional: bool, seed: int) -> None:
     """With other steps and another batch than those of the trace."""
-    layer = SkimLSTM(3, 5, 2, bidirectional=bidirectional).to(DEVICE).eval()
+    layer = SkimLSTM(3, 5, small_size=2, bidirectional=bidirectional).to(DEVICE).eval()
     traced = torch.jit.trace(layer, (torch.randn(4, 2, 3, device=DEVICE),), check_trace=False)
     for steps in (3, 5):
         inputs = torch.randn(steps, 3, 3, device=DEVICE)
@@ -156,7 +156,7 @@ def test_traced_is_eager(bidirectional: bool, seed: int) -> None:
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_exported_is_eager(bidirectional: bool, seed: int) -> None:
-    layer = SkimLSTM(3, 5, 2, bidirectional=bidirectional).to(DEVICE).eval()
+    layer = SkimLSTM(3, 5, small_size=2, bidirectional=bidirectional).to(DEVICE).eval()
     shapes = ({0: torch.export.Dim("T")},)
     with torch.no_grad():
         program = torch.export.export(layer, (torch.randn(4, 2, 3, device=DEVICE),), dynamic_shapes=shapes)
@@ -168,7 +168,7 @@ def test_exported_is_eager(bidirectional: bool, seed: int) -> None:
 @pytest.mark.skipif(gpu.INTERPRETED, reason="CUDA graphs need a GPU")
 def test_compiled_for_graphs_is_eager(seed: int) -> None:
     """Without a call of these sizes before, which would have made what the operators keep outside a graph's memory."""
-    layer = SkimLSTM(3, 7, 2).to(DEVICE).eval()
+    layer = SkimLSTM(3, 7, small_size=2).to(DEVICE).eval()
     compiled, inputs = torch.compile(layer, mode="reduce-overhead"), torch.randn(4, 2, 3, device=DEVICE)
     with torch.no_grad():
         results = [compiled(inputs)[0].clone() for _ in range(3)]
@@ -320,7 +320,7 @@ def test_models_together_are_models_one_by_one(seed: int) -> None:
 def test_both_directions_of_a_layer_run_in_one_launch(
     training: bool, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layer = SkimLSTM(3, 5, 2, bidirectional=True).to(DEVICE).train(training)
+    layer = SkimLSTM(3, 5, small_size=2, bidirectional=True).to(DEVICE).train(training)
     inputs = nn.utils.rnn.pack_padded_sequence(
         torch.randn(4, 3, 3).to(DEVICE), torch.tensor([2, 4, 3]), enforce_sorted=False
     )

@@ -103,7 +103,7 @@ def test_a_step_of_a_pack_is_a_step_of_each(cloze: bool, seed: int) -> None:
 
     def step(number: int) -> Step:
         torch.manual_seed(seed + number)
-        layer, vectors = SkimLSTM(3, 4, 2), torch.randn(9, 3)
+        layer, vectors = SkimLSTM(3, 4, small_size=2), torch.randn(9, 3)
         model = (ClozeReader(vectors, layer) if cloze else Classifier(vectors, layer, 3)).to(DEVICE)
         lengths = torch.tensor([3 + number, 2])
         tokens = torch.randint(1, 9, (2, 3 + number)) * (torch.arange(3 + number) < lengths[:, None])
