@@ -451,7 +451,9 @@ def test_settings_that_cannot_be_are_refused(setting, wrong):
 @pytest.mark.parametrize("skimming, plain", PAIRS)
 def test_a_wrong_type_is_refused_as_torch_refuses_it(skimming, plain, seed):
     inputs = torch.zeros(T, B, E, dtype=torch.float64)
-    ours, theirs = (message_of(lambda layer=layer: layer(inputs)) for layer in (skimming(E, D, small_size=S), plain(E, D)))
+    ours, theirs = (
+        message_of(lambda layer=layer: layer(inputs)) for layer in (skimming(E, D, small_size=S), plain(E, D))
+    )
     assert ours[0] is theirs[0]
     if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13):  # Torch 2.9 says it in other words.
         assert ours == theirs
