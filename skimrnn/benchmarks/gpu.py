@@ -197,9 +197,8 @@ def _pack_functions(device: torch.device, batch: int, steps: int, models: int) -
     """A whole training step of each of several Skim-LSTM classifiers, as `train` and `train_together` take it."""
 
     def step() -> Step:
-        model = Classifier(torch.randn(_VOCABULARY, WIDTH), SkimLSTM(WIDTH, HIDDEN, small_size=SMALL), _CLASSES).to(
-            device
-        )
+        layer = SkimLSTM(WIDTH, HIDDEN, small_size=SMALL)
+        model = Classifier(torch.randn(_VOCABULARY, WIDTH), layer, _CLASSES).to(device)
         texts = Batch(
             torch.randint(1, _VOCABULARY, (batch, steps)),
             torch.full((batch,), steps),
