@@ -81,8 +81,8 @@ def _minutes(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"must be a number from 0, not {text!r}")
     return value
 
 

@@ -383,9 +383,9 @@ def test_runs_of_one_shape(config: Config) -> None:
         (("--prepared", "nowhere"), "cannot read nowhere/sst/manifest.json"),
         (("--jobs", "two"), "argument --jobs: must be a whole number from 1, not 'two'"),
         (("--jobs", "0"), "argument --jobs: must be a whole number from 1, not '0'"),
-        (("--minutes", "ten"), "argument --minutes: must be a number above 0, not 'ten'"),
-        (("--minutes", "nan"), "argument --minutes: must be a number above 0, not 'nan'"),
-        (("--minutes", "0"), "argument --minutes: must be a number above 0, not '0'"),
+        (("--minutes", "ten"), "argument --minutes: must be a number from 0, not 'ten'"),
+        (("--minutes", "nan"), "argument --minutes: must be a number from 0, not 'nan'"),
+        (("--minutes=-1",), "argument --minutes: must be a number from 0, not '-1'"),
     ],
 )
 def test_mistakes_are_one_line(
