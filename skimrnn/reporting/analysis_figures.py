@@ -431,7 +431,7 @@ def _analysed_models(results: Results) -> list[tuple[str, str, dict[str, list[Co
 
 
 def _grid_of(count: int) -> tuple[Figure, list[Axes]]:
-    columns = min(3, max(2, count))
+    columns = 2 if count in (1, 2, 4) else 3
     lines = -(-count // columns)
     figure = Figure((2 * PANEL[0] * columns / 2.4, 2.0 * lines + 0.6), layout="constrained")
     grid = list(figure.subplots(lines, columns, squeeze=False).flat)
