@@ -22,11 +22,18 @@ class _Closed(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_value_is_yes_or_no_or_holds_nul(cls, values: Any) -> Any:
-        """Pydantic would take true and false, in YAML yes and no, too, for 1 and 0; no path may hold NUL."""
+    def _no_value_is_yes_or_no(cls, values: Any) -> Any:
+        """Pydantic would take true and false, in YAML yes and no, too, for the numbers 1 and 0."""
         for key, value in values.items() if isinstance(values, dict) else ():
             if any(isinstance(part, bool) for part in (value if isinstance(value, list | tuple) else [value])):
                 raise ValueError(f"{key} is true or false (in YAML yes or no): give a number or a name")
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_value_holds_nul(cls, values: Any) -> Any:
+        """No path may."""
+        for key, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, str) and "\0" in value:
                 raise ValueError(f"{key} holds the character NUL: take it out")
         return values

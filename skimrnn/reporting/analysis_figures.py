@@ -145,12 +145,13 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
     shown: list[str] = []
 
     def draw(axes: Axes, dataset: str) -> None:
-        drawn = [name for name in (*models, *([standard] if standard else ())) if results.analysed(dataset, name)]
-        common = _common_seeds([results.analysed(dataset, name) for name in drawn])
+        names = [*models, standard] if standard else [*models]
+        analysed = {name: runs for name in names if (runs := results.analysed(dataset, name))}
+        common = _common_seeds([*analysed.values()])
+        analysed = {name: [run for run in each if run.config.seed in common] for name, each in analysed.items()}
         swept: Packed | None = None
         for index, (name, model) in enumerate(models.items()):
-            analyses = [a for a in results.analysed(dataset, name) if a.config.seed in common]
-            found = [analysis.skim.sweep for analysis in analyses if analysis.skim]
+            found = [analysis.skim.sweep for analysis in analysed.get(name, ()) if analysis.skim]
             if not found:
                 continue
             # Without the ends: between 0.95 and 1 a skipping model's Flop-r jumps from some 5 to 400.
@@ -170,8 +171,8 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             return
         included = swept.unpack() == 1
         if standard:  # What it scores on the very examples of the sweep, which may be a sample.
-            analyses = [a for a in results.analysed(dataset, standard) if a.config.seed in common]
-            values = tuple(100 * float(a.outcomes[score].unpack()[included].mean()) for a in analyses)
+            outcomes = [analysis.outcomes[score].unpack() for analysis in analysed.get(standard, ())]
+            values = tuple(100 * float(each[included].mean()) for each in outcomes)
             _level(axes, Measured(values) if values else None)
         part = "" if included.all() else f"{included.sum():,} of {len(included):,} examples, "
         axes.set_title(f"{part}{count_of(len(common), 'seed')}", loc="right", fontsize="small", fontweight="normal")

@@ -125,10 +125,11 @@ class Inference : public Core<Cell> {
     LogProbabilities log_p;
   };
 
-  // No longer than it must be to hold the longest sequence.
+  // Of several sequences no longer than it must be to hold the longest one.
   static int block_for(int count, int64_t longest) {
-    int block = count == 1 ? kLoneBlock : kSharedBlock;
-    while (count > 1 && block / 2 >= longest) block /= 2;
+    if (count == 1) return kLoneBlock;
+    int block = kSharedBlock;
+    while (block / 2 >= longest) block /= 2;
     return block;
   }
 
