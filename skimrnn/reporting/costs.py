@@ -19,7 +19,10 @@ _VALIDATION_WEIGHT = 1 / 3
 
 @dataclass(frozen=True)
 class TimedRun:
-    """A run that has left a record: where it ran, its steps, and the seconds that they took."""
+    """A run that has left a record: where it ran, its steps, and the seconds of a core or of a GPU that they took.
+
+    On a processor those are the wall time times the threads that the run ended with.
+    """
 
     run: RunConfig
     hardware: str
@@ -124,7 +127,7 @@ def _measured(run: Run[Any]) -> TimedRun:
         kernel=kernel,
         steps=record.training.steps,
         finished=record.training.stopped != "unfinished",
-        seconds=read_timing(run.path).wall_seconds,
+        seconds=read_timing(run.path).wall_seconds * (1 if environment.gpu else environment.threads),
         step_tokens=step_tokens(
             record.config, splits["train"].mean_length, splits["validation"].rows * splits["validation"].mean_length
         ),

@@ -73,6 +73,19 @@ def test_a_run_counts_for_the_machine_that_trained_it(grid: Path, config: Config
     assert found == {("a GPU", True, "triton"), ("some processor, 2 cores", False, "reference")}
 
 
+def test_a_run_on_two_threads_takes_two_cores(grid: Path, config: Config) -> None:
+    """But a GPU's run takes one GPU, however many threads feed it."""
+    before = row_of(plan_of(grid, config), "sst", "lstm").spent
+    for seed, gpu in ((0, None), (1, "a GPU")):
+        path = grid / f"paper/sst/lstm/{seed}.json"
+        record = read_json(path)
+        record["training"]["environment"] |= {"threads": 2, "gpu": gpu}
+        write_json(path, record)
+    processor, accelerator = make_plans(config, grid, read_measured(config, grid))
+    assert row_of(processor, "sst", "lstm").spent == pytest.approx(before)
+    assert row_of(accelerator, "sst", "lstm").spent == pytest.approx(before / 3)
+
+
 def test_missing_seeds_take_what_the_other_seeds_took(grid: Path, config: Config) -> None:
     record = read_json(grid / "paper/sst/skim-5-0.02/1.json")
     write_json(grid / "paper/sst/skim-5-0.02/1.timing.json", {"wall_seconds": 500.0, "peak_memory_mib": 1})
