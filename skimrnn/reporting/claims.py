@@ -183,7 +183,7 @@ def _grouped(runs: list[str]) -> list[str]:
 
 INTRODUCTION = (
     "The claims of the paper, and one of ours that follows from them, each judged by a rule that was fixed beforehand "
-    "in `skimrnn/published/claims.yaml` (those of claims 5 and 8 were mended since: it says why). Each statistic is "
+    "in `skimrnn/published/claims.yaml` (some were mended since: it says which and why). Each statistic is "
     "larger where its claim is truer. A part is supported where the whole 95 % interval lies above its threshold, "
     "contradicted where it lies below, else inconclusive; the interval is the wider of a paired bootstrap over test "
     "examples (as if they were independent, though SQuAD's questions share paragraphs) and Student's t over seeds (or "

@@ -110,23 +110,30 @@ its value for each example."""
 
 
 def _over_seeds(dataset: str, pairs: Pairs, note: str = "") -> Estimate | None:
-    """The mean over pairs of models, and its interval over seeds and examples.
+    """The mean of the means of pairs of models, and its interval over seeds and examples.
 
-    Seeds count that one pair has: two pairs of one seed each say nothing about how much seeds differ.
+    A seed lies as far from the mean as its pairs lie from theirs, so that one that not all pairs have does not count
+    what sets pairs apart. Seeds count that one pair has: two pairs of one seed each say nothing about how much seeds
+    differ.
     """
     if not pairs:
         return None
-    numbers = sorted({seed for seeds in pairs.values() for seed in seeds})
-    by_seed = [[seeds[number] for seeds in pairs.values() if number in seeds] for number in numbers]
-    values = [float(np.mean([mean for mean, _ in found])) for found in by_seed]
-    examples = [[each for _, each in found if each is not None] for found in by_seed]
-    complete = [*map(len, examples)] == [*map(len, by_seed)]
-    by_example = [np.mean(found, axis=0) for found in examples] if complete else []
+    means = {models: np.mean([mean for mean, _ in seeds.values()]) for models, seeds in pairs.items()}
+    apart: dict[int, list[float]] = {}
+    for models, seeds in pairs.items():
+        for seed, (mean, _) in seeds.items():
+            if len(seeds) > 1:
+                apart.setdefault(seed, []).append(mean - means[models])
+    shifts = np.array([np.mean(found) for found in apart.values()] or [0.0])
+    values = np.mean([*means.values()]) + shifts - shifts.mean()
+    examples = [[each for _, each in seeds.values() if each is not None] for seeds in pairs.values()]
+    complete = [*map(len, examples)] == [*map(len, pairs.values())]
+    by_example = [np.mean([np.mean(found, axis=0) for found in examples], axis=0)] if complete else []
     runs = [
         run_name(dataset, model, seed) for models, seeds in pairs.items() for seed in sorted(seeds) for model in models
     ]
-    found = estimate(values, "seed", runs, by_example, note)
-    return replace(found, count=max(len(seeds) for seeds in pairs.values()))
+    found = estimate(values.tolist(), "seed", runs, by_example, note)
+    return replace(found, count=max(map(len, pairs.values())))
 
 
 def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | None:

@@ -17,6 +17,7 @@ from skimrnn.files import read_json, write_json
 from skimrnn.measures.flops import flop_reduction
 from skimrnn.provenance import environment
 from skimrnn.reporting.claims import Finding, Trial, try_claims
+from skimrnn.reporting.estimates import Estimate, over_repeats
 from skimrnn.reporting.evidence import Evidence, read_evidence
 from skimrnn.reporting.statistics import STATISTICS
 from tests.conftest import ROOT
@@ -131,6 +132,38 @@ def test_a_larger_gamma_is_held_against_the_next_smaller_one(more: float, verdic
     finding = found(read_evidence(config, tmp_path), "gamma_effect", "sst")
     assert finding.estimate.value == pytest.approx(100 * (more - 0.005)) and finding.verdict == verdict
     assert finding.estimate.note == f"skims less in {int(more < 0)} of 1 pair of neighbours"
+
+
+def gamma_effects(folder: Path, effects: dict[int, list[float]]) -> Estimate:
+    """Claim 3's estimate where a larger gamma skims by so much more, by d' and seed, all in shares of the tokens."""
+    whole = read_config(ROOT / "config" / "paper.yaml")
+    names = {size: (f"skim-{size}-0.01", f"skim-{size}-0.02") for size in effects}
+    kept = {name: whole.models[name] for both in names.values() for name in both}
+    config = Config.model_validate(whole.model_dump() | {"datasets": {"sst": whole.datasets["sst"]}, "models": kept})
+    for size, found in effects.items():
+        for seed, more in enumerate(found):
+            for name, rate in zip(names[size], (0.1, 0.1 + more), strict=True):
+                store_analysed(folder, config, "sst", name, seed, 0.8)
+                change(folder, name, seed, test={"skim_rate": rate})
+    return STATISTICS["gamma_effect"](read_evidence(config, folder), "sst")
+
+
+def test_the_interval_is_students_over_the_means_of_seeds(tmp_path: Path):
+    effects = {5: [0.30, 0.35, 0.28], 10: [0.50, 0.61, 0.55]}
+    estimate = gamma_effects(tmp_path, effects)
+    seeds = 100 * np.mean([*effects.values()], axis=0)
+    assert estimate.value == pytest.approx(seeds.mean())
+    assert estimate.interval == pytest.approx(over_repeats(seeds))
+
+
+def test_what_sets_pairs_of_models_apart_does_not_set_seeds_apart(tmp_path: Path):
+    """Where one pair lacks a seed, its level moves the mean, and not how wide the interval is."""
+    near, far = (
+        gamma_effects(tmp_path / str(more), {5: [0.30, 0.35, 0.28], 10: [0.2 + more, 0.25 + more]}) for more in (0, 0.4)
+    )
+    assert far.value - near.value == pytest.approx(100 * 0.4 / 2)
+    assert np.ptp(far.interval) == pytest.approx(np.ptp(near.interval))
+    assert near.count == 3
 
 
 @pytest.mark.parametrize(("lost", "verdict"), [(-0.1, "supported"), (0.1, "contradicted")])
