@@ -11,10 +11,10 @@ from tabulate import tabulate
 from skimrnn.analysis.artefact import Analysis, CalibrationBin, Confidence
 from skimrnn.data.registry import get_dataset
 from skimrnn.files import write_text
-from skimrnn.reporting.estimates import over_examples
-from skimrnn.reporting.evidence import Evidence
+from skimrnn.reporting.estimates import over_examples, run_name
+from skimrnn.reporting.evidence import Evidence, skims
 from skimrnn.reporting.records import Measured
-from skimrnn.reporting.statistics import LAYERS, MODELLING_LAYERS, confidence_difference, run_name, skims
+from skimrnn.reporting.statistics import LAYERS, MODELLING_LAYERS, confidence_difference
 from skimrnn.reporting.systems import system_titles
 from skimrnn.reporting.table import NOT_RUN, WARNING
 

@@ -30,6 +30,11 @@ class Estimate:
         return replace(self, value=factor * self.value, interval=interval)
 
 
+def run_name(dataset: str, model: str, seed: int) -> str:
+    """What a run is called: the path of its record without the scale."""
+    return f"{dataset}/{model}/{seed}"
+
+
 def over_repeats(values: Sequence[float]) -> tuple[float, float] | None:
     """Student's t interval of the mean of few values; None for one."""
     if len(values) < 2:
@@ -77,3 +82,50 @@ def estimate(
     examples = over_examples(np.mean(by_example, axis=0)) if len(by_example) else None
     interval = wider(examples, over_repeats(by_repeat))
     return Estimate(float(np.mean(by_repeat)), interval, len(by_repeat), counted, tuple(dict.fromkeys(runs)), note)
+
+
+def signed(value: float, interval: tuple[float, float] | None) -> str:
+    """A difference with its interval, for a note."""
+    return f"{value:+.1f}" + (" [{:+.1f}, {:+.1f}]".format(*interval) if interval else "")
+
+
+def mean_of(values: Sequence[float]) -> str:
+    """The mean of few values with Student's t interval, for a note."""
+    return signed(float(np.mean(values)), over_repeats(values))
+
+
+def joined(*notes: str) -> str:
+    """The parts of a note that say something, as one."""
+    return "; ".join(filter(None, notes))
+
+
+Pairs = dict[tuple[str, str], dict[int, tuple[float, np.ndarray | None]]]
+"""What sets the first of two models apart from the second: by the two and by seed, its mean and, where there is one,
+its value for each example."""
+
+
+def over_pairs(dataset: str, pairs: Pairs, note: str = "") -> Estimate | None:
+    """The mean of the means of pairs of models, and its interval over seeds and examples.
+
+    A seed lies as far from the mean as its pairs lie from theirs, so that one that not all pairs have does not count
+    what sets pairs apart. Seeds count that one pair has: two pairs of one seed each say nothing about how much seeds
+    differ.
+    """
+    if not pairs:
+        return None
+    means = {models: float(np.mean([mean for mean, _ in seeds.values()])) for models, seeds in pairs.items()}
+    apart: dict[int, list[float]] = {}
+    for models, seeds in pairs.items():
+        for seed, (mean, _) in seeds.items():
+            if len(seeds) > 1:
+                apart.setdefault(seed, []).append(mean - means[models])
+    shifts = np.array([float(np.mean(found)) for found in apart.values()] or [0.0])
+    values = np.mean([*means.values()]) + shifts - shifts.mean()
+    examples = [[each for _, each in seeds.values() if each is not None] for seeds in pairs.values()]
+    complete = [*map(len, examples)] == [*map(len, pairs.values())]
+    by_example = [np.mean([np.mean(found, axis=0) for found in examples], axis=0)] if complete else []
+    runs = [
+        run_name(dataset, model, seed) for models, seeds in pairs.items() for seed in sorted(seeds) for model in models
+    ]
+    found = estimate(values.tolist(), "seed", runs, by_example, note)
+    return replace(found, count=max(map(len, pairs.values())))

@@ -13,7 +13,7 @@ from skimrnn.reporting.claims import Finding, claims_markdown, try_claims
 from skimrnn.reporting.confidence import Number, confidence_markdown, confidence_tables
 from skimrnn.reporting.estimates import Estimate, estimate, over_examples, over_repeats
 from skimrnn.reporting.evidence import read_evidence
-from skimrnn.reporting.statistics import at_flops
+from skimrnn.reporting.sweep_statistics import at_flops
 from tests.conftest import ROOT
 from tests.reporting.analyses import store_analysed
 from tests.reporting.conftest import build_record, store_record

@@ -1,0 +1,188 @@
+"""The statistics of claims 5, 6 and 8, about what becomes of score and Flop-r as the threshold moves."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from math import nan
+from typing import Any, Literal
+
+import numpy as np
+
+from skimrnn.analysis.artefact import Analysis, Sweep
+from skimrnn.config import LSTMAttConfig, SkimLSTMAttConfig
+from skimrnn.counts import count_of
+from skimrnn.reporting.estimates import Estimate, Pairs, estimate, joined, mean_of, over_pairs, run_name, signed
+from skimrnn.reporting.evidence import Evidence, skims
+
+_GRID = 9  # Values of Flop-r at which two curves are compared.
+
+
+def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 5: score of skimming less that of skipping at equal Flop-r, in points."""
+    name = evidence.score_name(dataset)
+    pairs: dict[str, Pairs] = {"exact_count": {}, "published_convention": {}}
+    swept = ""
+    for skim, skip in _skimming_and_skipping(evidence, dataset):
+        own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, skip)
+        for seed in sorted(set(own) & set(its)):
+            swept = _swept(own[seed])
+            for convention, differences in pairs.items():
+                curves = [sweep_curve(analysis, name, convention) for analysis in (own[seed], its[seed])]
+                low, high = max(flops.min() for flops, _ in curves), min(flops.max() for flops, _ in curves)
+                if low >= high:
+                    continue
+                scores = [at_flops(*curve, np.linspace(low, high, _GRID)).mean(axis=0) for curve in curves]
+                by_example = 100 * (scores[0] - scores[1])
+                differences.setdefault((skim, skip), {})[seed] = (float(by_example.mean()), by_example)
+    exact, published = (over_pairs(dataset, found) for found in pairs.values())
+    return exact and replace(exact, note=joined(_by_published(published), swept))
+
+
+def _skimming_and_skipping(evidence: Evidence, dataset: str) -> Iterator[tuple[str, str]]:
+    models = evidence.models(dataset, skims)
+    for skim, own in models.items():
+        for skip, its in models.items():
+            if own.small_size > 0 == its.small_size and own.model_copy(update={"small_size": 0}) == its:
+                yield skim, skip
+
+
+def _skimming_and_shrunk(
+    evidence: Evidence, dataset: str, shrunk: Literal["hidden_size", "num_layers"]
+) -> Iterator[tuple[str, str]]:
+    """The readers that skim, each with every standard one that has less of `shrunk` and as much of the other."""
+    kept = "num_layers" if shrunk == "hidden_size" else "hidden_size"
+    standards = evidence.models(dataset, lambda model: isinstance(model, LSTMAttConfig))
+    skimming = evidence.models(dataset, lambda model: isinstance(model, SkimLSTMAttConfig) and model.small_size > 0)
+    for skim, own in skimming.items():
+        for small, its in standards.items():
+            if getattr(its, shrunk) < getattr(own, shrunk) and getattr(its, kept) == getattr(own, kept):
+                yield skim, small
+
+
+def sweep_curve(analysis: Analysis, score: str, convention: str = "exact_count") -> tuple[np.ndarray, np.ndarray]:
+    """Flop-r (rising) and the scores of the sweep's examples there: (points) and (points, examples).
+
+    Without the ends: a skipping model's Flop-r jumps there from some 5 to 400, and what it scores between is not known.
+    """
+    points = _inner_points(analysis)
+    reductions = {place: getattr(point.flop_reduction, convention) for place, point in points.items()}
+    order = sorted(reductions, key=lambda place: reductions[place])
+    flops = np.array([reductions[place] for place in order])
+    return flops, _sweep(analysis).outcomes[score].unpack()[order]
+
+
+def _sweep(analysis: Analysis) -> Sweep:
+    assert analysis.skim is not None
+    return analysis.skim.sweep
+
+
+def _swept(analysis: Analysis) -> str:
+    """On how much of the scored split an analysis was swept over the threshold; nothing where on all of it."""
+    included = _sweep(analysis).included.unpack()
+    return "" if included.all() else f"on a sample, {int(included.sum()):,} of {len(included):,} examples"
+
+
+def at_flops(flops: np.ndarray, outcomes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Outcomes (targets, examples) interpolated linearly between the points of a curve."""
+    weights = np.stack([np.interp(targets, flops, unit) for unit in np.eye(len(flops))], axis=1)
+    return np.asarray(weights @ outcomes)
+
+
+def threshold_moves_flops(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 6: Flop-r at threshold 0.95 over that at 0.05, where it falls nowhere."""
+
+    def ratio(analysis: Analysis) -> float:
+        flops: list[float] = [point.flop_reduction.exact_count for point in _inner_points(analysis).values()]
+        return flops[-1] / flops[0] if all(later >= earlier for earlier, later in pairwise(flops)) else 1.0
+
+    return _over_analyses(evidence, dataset, ratio)
+
+
+def threshold_is_smooth(evidence: Evidence, dataset: str) -> Estimate | None:
+    """Claim 6: minus the largest fall of the score between neighbouring thresholds, in points."""
+    name = evidence.score_name(dataset)
+
+    def falls(analysis: Analysis) -> list[float]:
+        scores = [point.scores[name] for point in _inner_points(analysis).values()]
+        return [100 * float(earlier - later) for earlier, later in pairwise(scores)]
+
+    found = _over_analyses(evidence, dataset, lambda analysis: -max(falls(analysis)))
+    return found and replace(found, note=joined(_steepest_step(evidence, dataset, falls), found.note))
+
+
+def _steepest_step(evidence: Evidence, dataset: str, falls: Callable[[Analysis], list[float]]) -> str:
+    """In which step the score falls most in most runs, how much Flop-r grows there, and the falls of other steps."""
+    analyses = [
+        analysis for model in evidence.models(dataset, skims) for analysis in evidence.analysed(dataset, model).values()
+    ]
+    steps = np.array([falls(analysis) for analysis in analyses])
+    steepest, count = Counter(steps.argmax(axis=1).tolist()).most_common(1)[0]
+    ends = [[*_inner_points(analysis).values()][steepest : steepest + 2] for analysis in analyses]
+    before, after = np.mean([[point.flop_reduction.exact_count for point in points] for points in ends], axis=0)
+    first, second = (point.threshold for point in ends[0])
+    elsewhere = (-np.delete(steps, steepest, axis=1).max(axis=1)).tolist()
+    return (
+        f"in {count} of {count_of(len(analyses), 'run')} from {first:g} to {second:g}, where Flop-r goes from "
+        f"{before:.1f} to {after:.1f}; in the other steps {mean_of(elsewhere)} points"
+    )
+
+
+def _inner_points(analysis: Analysis) -> dict[int, Any]:
+    """The sweep's points by their places, without the ends, at which all is read or all skimmed."""
+    return {place: point for place, point in enumerate(_sweep(analysis).points) if 0 < point.threshold < 1}
+
+
+def _over_analyses(evidence: Evidence, dataset: str, value: Callable[[Analysis], float]) -> Estimate | None:
+    found = {
+        run_name(dataset, model, seed): (value(analysis), _swept(analysis))
+        for model in evidence.models(dataset, skims)
+        for seed, analysis in evidence.analysed(dataset, model).items()
+    }
+    if not found:
+        return None
+    values, samples = zip(*found.values(), strict=True)
+    return estimate(values, "run", list(found), note=samples[0])
+
+
+def skimming_beats_shrinking(
+    evidence: Evidence, dataset: str, shrunk: Literal["hidden_size", "num_layers"]
+) -> Estimate | None:
+    """Claim 8: F1 of skimming readers less that of standard ones with less of `shrunk`, at their Flop-r, in points.
+
+    Where no sweep reaches the Flop-r of any of the smaller ones, the estimate counts no seed and its note says so.
+    """
+    pairs: dict[str, Pairs] = {"exact_count": {}, "published_convention": {}}
+    beyond: dict[str, list[tuple[float, float]]] = {}
+    swept = ""
+    for skim, small in _skimming_and_shrunk(evidence, dataset, shrunk):
+        own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, small)
+        for seed in sorted(set(own) & set(its)):
+            included = _sweep(own[seed]).included.unpack().astype(bool)
+            reductions = evidence.finished(dataset, small)[seed].record.flop_reduction
+            swept = _swept(own[seed])
+            for convention, found in pairs.items():
+                target = getattr(reductions, convention)
+                flops, outcomes = sweep_curve(own[seed], "f1", convention)
+                if flops[0] <= target <= flops[-1]:
+                    f1 = at_flops(flops, outcomes, np.array([target]))[0]
+                    by_example = 100 * (f1 - its[seed].outcomes["f1"].unpack()[included])
+                    found.setdefault((skim, small), {})[seed] = (float(by_example.mean()), by_example)
+                elif convention == "exact_count":
+                    end = 0 if target < flops[0] else -1
+                    lead = float(outcomes[end].mean() - its[seed].outcomes["f1"].unpack()[included].mean())
+                    place = f"{small} (Flop-r {target:.2f}) lies beyond a sweep of {skim}"
+                    beyond.setdefault(place, []).append((flops[end], 100 * lead))
+    exact, published = (over_pairs(dataset, found) for found in pairs.values())
+    if exact is None and not beyond:
+        return None
+    ends = [
+        "{}, whose nearest point ({:.2f}) lies {:+.1f} points from it".format(place, *np.mean(found, axis=0))
+        for place, found in beyond.items()
+    ]
+    note = joined(*ends, _by_published(published), swept)
+    return replace(exact, note=note) if exact else Estimate(nan, None, 0, "seed", note=note)
+
+
+def _by_published(found: Estimate | None) -> str:
+    return f"by the published convention {signed(found.value, found.interval)}" if found else ""
