@@ -1,6 +1,6 @@
 """Estimates with their 95 % intervals: over the examples of a split, and over seeds or settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,6 +92,12 @@ def signed(value: float, interval: tuple[float, float] | None) -> str:
 def mean_of(values: Sequence[float]) -> str:
     """The mean of few values with Student's t interval, for a note."""
     return signed(float(np.mean(values)), over_repeats(values))
+
+
+def between_models(values: Mapping[str, Sequence[float]], sign: str = "+") -> str:
+    """Student's t interval over the means of models, for a note: the runs of one model are more alike than others."""
+    interval = over_repeats([float(np.mean(found)) for found in values.values()])
+    return f"over settings [{interval[0]:{sign}.1f}, {interval[1]:{sign}.1f}]" if interval else ""
 
 
 def joined(*notes: str) -> str:

@@ -1,6 +1,6 @@
 """What claims and curves are made from: the records of a scale, the analyses beside them, the layers' benchmark."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from skimrnn.analysis.artefact import Analysis
 from skimrnn.benchmarks.gpu import GPUReport
 from skimrnn.benchmarks.latency import Report
-from skimrnn.config import Config, ModelConfig, SkimLSTMConfig
+from skimrnn.config import Config, LSTMConfig, ModelConfig, SkimLSTMConfig
 from skimrnn.data.registry import DATASETS, Task
 from skimrnn.files import read_model
 from skimrnn.reporting.records import Results, Run, read_task_results
@@ -46,6 +46,15 @@ class Evidence:
             return {}
         return {name: model for name, model in self.config.models_of(dataset).items() if chosen(model)}
 
+    def beside_standard(
+        self, dataset: str, chosen: Callable[[ModelConfig], bool], standard: Callable[[ModelConfig], bool]
+    ) -> Iterator[tuple[str, str]]:
+        """The `chosen` models of a dataset, each with the `standard` one of the same d, by name."""
+        for name, model in self.models(dataset, chosen).items():
+            for reference, other in self.models(dataset, standard).items():
+                if other.hidden_size == model.hidden_size:
+                    yield name, reference
+
     def analysed(self, dataset: str, model: str) -> dict[int, Analysis]:
         """The analyses of the runs of one model whose training ended, by seed."""
         return {
@@ -77,3 +86,8 @@ def skims(model: ModelConfig) -> bool:
 def is_skim_lstm(model: ModelConfig) -> bool:
     """Whether a model is a classifier that skims (d' > 0)."""
     return isinstance(model, SkimLSTMConfig) and model.small_size > 0
+
+
+def is_lstm(model: ModelConfig) -> bool:
+    """Whether a model is the standard LSTM as a classifier."""
+    return isinstance(model, LSTMConfig)

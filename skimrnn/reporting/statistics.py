@@ -8,11 +8,21 @@ from itertools import chain, pairwise
 import numpy as np
 
 from skimrnn.analysis.artefact import Analysis
-from skimrnn.config import LSTMConfig, ModelConfig
+from skimrnn.config import ModelConfig
 from skimrnn.counts import count_of
 from skimrnn.published.claims import StatisticName
-from skimrnn.reporting.estimates import Estimate, Pairs, estimate, mean_of, over_pairs, run_name
-from skimrnn.reporting.evidence import Evidence, is_skim_lstm, skims
+from skimrnn.reporting.estimates import (
+    Estimate,
+    Pairs,
+    between_models,
+    estimate,
+    joined,
+    mean_of,
+    over_pairs,
+    run_name,
+    signed,
+)
+from skimrnn.reporting.evidence import Evidence, is_lstm, is_skim_lstm, skims
 from skimrnn.reporting.speed_statistics import (
     beats_gpu_latency,
     gap_closes,
@@ -21,6 +31,7 @@ from skimrnn.reporting.speed_statistics import (
     speedup_below_flops,
 )
 from skimrnn.reporting.sweep_statistics import (
+    largest_reduction_swept,
     skimming_beats_shrinking,
     skimming_beats_skipping,
     threshold_is_smooth,
@@ -33,12 +44,7 @@ ALLOWED_LOSS = 1.0
 
 def accuracy_kept(evidence: Evidence, dataset: str) -> Estimate | None:
     """Claim 1: accuracy of the Skim-LSTMs less the standard LSTM's, in points."""
-    return _score_difference(
-        evidence,
-        dataset,
-        is_skim_lstm,
-        lambda model: isinstance(model, LSTMConfig),
-    )
+    return _score_difference(evidence, dataset, is_skim_lstm, is_lstm)
 
 
 def bidaf_cost(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -60,50 +66,57 @@ def _score_difference(
     """Scores of the chosen models less those of the standard model of the same d, paired by seed, mean over models."""
     name = evidence.score_name(dataset)
     pairs: Pairs = {}
-    references = evidence.models(dataset, standard)
-    for model, config in evidence.models(dataset, chosen).items():
-        for reference, other in references.items():
-            if other.hidden_size != config.hidden_size:
-                continue
-            own, its = evidence.finished(dataset, model), evidence.finished(dataset, reference)
-            analysed, its_analysed = evidence.analysed(dataset, model), evidence.analysed(dataset, reference)
-            for seed in sorted(set(own) & set(its)):
-                score = getattr(own[seed].record.test, name) - getattr(its[seed].record.test, name)
-                by_example = None
-                if seed in analysed and seed in its_analysed:
-                    both = (analysis.outcomes[name].unpack() for analysis in (analysed[seed], its_analysed[seed]))
-                    by_example = 100 * np.subtract(*both)
-                pairs.setdefault((model, reference), {})[seed] = (100 * score, by_example)
+    for model, reference in evidence.beside_standard(dataset, chosen, standard):
+        own, its = evidence.finished(dataset, model), evidence.finished(dataset, reference)
+        analysed, its_analysed = evidence.analysed(dataset, model), evidence.analysed(dataset, reference)
+        for seed in sorted(set(own) & set(its)):
+            score = getattr(own[seed].record.test, name) - getattr(its[seed].record.test, name)
+            by_example = None
+            if seed in analysed and seed in its_analysed:
+                both = (analysis.outcomes[name].unpack() for analysis in (analysed[seed], its_analysed[seed]))
+                by_example = 100 * np.subtract(*both)
+            pairs.setdefault((model, reference), {})[seed] = (100 * score, by_example)
     complete = all(by_example is not None for seeds in pairs.values() for _, by_example in seeds.values())
-    return over_pairs(dataset, pairs, "" if complete else "without analyses of all runs: interval over seeds alone")
+    incomplete = "" if complete else "without analyses of all runs: interval over seeds alone"
+    return over_pairs(dataset, pairs, joined(incomplete, _by_setting(evidence, dataset, pairs)))
+
+
+def _by_setting(evidence: Evidence, dataset: str, pairs: Pairs) -> str:
+    """The same of the pairs of each d and of each gamma alone, where there are several."""
+    models, parts = evidence.models(dataset, skims), []
+    for setting, symbol in (("hidden_size", "d"), ("gamma", "γ")):
+        groups: dict[float, Pairs] = {}
+        for both, found in pairs.items():
+            groups.setdefault(getattr(models[both[0]], setting), {})[both] = found
+        for value, group in sorted(groups.items()) if len(groups) > 1 else ():
+            if alone := over_pairs(dataset, group):
+                parts.append(f"{symbol} = {value:g} {signed(alone.value, alone.interval)}")
+    return f"alone, {', '.join(parts)}" if parts else ""
 
 
 def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | None:
     """Claim 2: the largest Flop-r (published convention) of a Skim-LSTM that keeps the standard LSTM's accuracy."""
     best: Estimate | None = None
     seeds: list[int] = []
-    for model, config in evidence.models(dataset, is_skim_lstm).items():
-        for reference, other in evidence.models(dataset, lambda model: isinstance(model, LSTMConfig)).items():
-            if other.hidden_size != config.hidden_size:
-                continue
-            own, its = evidence.finished(dataset, model), evidence.finished(dataset, reference)
-            if not own or not its:
-                continue
-            seeds.append(min(len(own), len(its)))
-            means = [np.mean([run.record.test.accuracy for run in runs.values()]) for runs in (own, its)]
-            reductions = [own[seed].record.flop_reduction.published_convention for seed in sorted(own)]
-            if 100 * (means[0] - means[1]) >= -ALLOWED_LOSS and (best is None or np.mean(reductions) > best.value):
-                runs = [run_name(dataset, model, seed) for seed in sorted(own)]
-                runs += [run_name(dataset, reference, seed) for seed in sorted(its)]
-                exact = np.mean([run.record.flop_reduction.exact_count for run in own.values()])
-                kept = [100 * (own[s].record.test.accuracy - its[s].record.test.accuracy) for s in own if s in its]
-                lost = f", accuracy {mean_of(kept)} points" if kept else ""
-                note = f"{model}{lost}; by the exact count {exact:.1f}"
-                found = estimate(reductions, "seed", runs, note=note)
-                best = replace(found, count=min(len(own), len(its)))  # The accuracy that is kept has its seeds, too.
+    for model, reference in evidence.beside_standard(dataset, is_skim_lstm, is_lstm):
+        own, its = evidence.finished(dataset, model), evidence.finished(dataset, reference)
+        if not own or not its:
+            continue
+        seeds.append(min(len(own), len(its)))
+        means = [np.mean([run.record.test.accuracy for run in runs.values()]) for runs in (own, its)]
+        reductions = [own[seed].record.flop_reduction.published_convention for seed in sorted(own)]
+        if 100 * (means[0] - means[1]) >= -ALLOWED_LOSS and (best is None or np.mean(reductions) > best.value):
+            runs = [run_name(dataset, model, seed) for seed in sorted(own)]
+            runs += [run_name(dataset, reference, seed) for seed in sorted(its)]
+            exact = np.mean([run.record.flop_reduction.exact_count for run in own.values()])
+            kept = [100 * (own[s].record.test.accuracy - its[s].record.test.accuracy) for s in own if s in its]
+            lost = f", accuracy {mean_of(kept)} points" if kept else ""
+            note = f"{model}{lost}; by the exact count {exact:.1f}"
+            found = estimate(reductions, "seed", runs, note=note)
+            best = replace(found, count=min(len(own), len(its)))  # The accuracy that is kept has its seeds, too.
     if best is None and seeds:
-        return Estimate(1.0, (1.0, 1.0), min(seeds), "seed", note="no Skim-LSTM keeps the accuracy")
-    return best
+        best = Estimate(1.0, (1.0, 1.0), min(seeds), "seed", note="no Skim-LSTM keeps the accuracy")
+    return best and replace(best, note=joined(best.note, largest_reduction_swept(evidence, dataset, ALLOWED_LOSS)))
 
 
 def gamma_effect(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -161,7 +174,7 @@ def layer_confidence(evidence: Evidence, dataset: str, layers: tuple[str, str] =
 def _by_model(values: dict[str, list[float]]) -> str:
     """What each model has by itself, over its seeds: models may lie on either side of their mean."""
     each = [f"{model} {mean_of(found)}" for model, found in values.items()]
-    return ", ".join(each) if len(each) > 1 else ""
+    return joined(between_models(values), ", ".join(each)) if len(each) > 1 else ""
 
 
 def confidence_difference(analysis: Analysis, layers: tuple[str, str]) -> np.ndarray | None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import nan
 from typing import Any, Literal
 
@@ -12,31 +12,87 @@ import numpy as np
 from skimrnn.analysis.artefact import Analysis, Sweep
 from skimrnn.config import LSTMAttConfig, SkimLSTMAttConfig
 from skimrnn.counts import count_of
-from skimrnn.reporting.estimates import Estimate, Pairs, estimate, joined, mean_of, over_pairs, run_name, signed
-from skimrnn.reporting.evidence import Evidence, skims
+from skimrnn.reporting.estimates import (
+    Estimate,
+    Pairs,
+    between_models,
+    estimate,
+    joined,
+    mean_of,
+    over_pairs,
+    run_name,
+    signed,
+)
+from skimrnn.reporting.evidence import Evidence, is_lstm, is_skim_lstm, skims
 
+_CONVENTIONS = ("exact_count", "published_convention")
 _GRID = 9  # Values of Flop-r at which two curves are compared.
 
 
+def largest_reduction_swept(evidence: Evidence, dataset: str, allowed_loss: float) -> str:
+    """What claim 2 leaves out, for its note: the largest Flop-r at that accuracy at any threshold, and which it is."""
+    best, note = 0.0, ""
+    for model, reference in evidence.beside_standard(dataset, is_skim_lstm, is_lstm):
+        own, its = evidence.analysed(dataset, model), evidence.analysed(dataset, reference)
+        if not (seeds := sorted(set(own) & set(its))):
+            continue
+        included = [_sweep(own[seed]).included.unpack().astype(bool) for seed in seeds]
+        standard = [
+            its[seed].outcomes["accuracy"].unpack()[kept].mean() for seed, kept in zip(seeds, included, strict=True)
+        ]
+        for place, point in _inner_points(own[seeds[0]]).items():
+            points = [_sweep(own[seed]).points[place] for seed in seeds]
+            reduction = float(np.mean([each.flop_reduction.published_convention for each in points]))
+            lost = [100 * (each.scores["accuracy"] - its) for each, its in zip(points, standard, strict=True)]
+            if np.mean(lost) >= -allowed_loss and reduction > best:
+                best = reduction
+                note = f"{reduction:.2f}x ({model} at threshold {point.threshold:g}, accuracy {mean_of(lost)} points)"
+    return joined(
+        note and f"at any threshold, picked on the texts that score it, {note}", note and _sampled(evidence, dataset)
+    )
+
+
 def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None:
-    """Claim 5: score of skimming less that of skipping at equal Flop-r, in points."""
-    name = evidence.score_name(dataset)
-    pairs: dict[str, Pairs] = {"exact_count": {}, "published_convention": {}}
-    swept = ""
+    """Claim 5: score of skimming less that of skipping at equal Flop-r, in points.
+
+    Of equally spaced values of Flop-r most lie between the last thresholds of a sweep, so that its note has the same at
+    equally spaced numbers of operations, too.
+    """
+    exact, published, exact_by_steps, published_by_steps = (
+        over_pairs(dataset, _leads_of_skimming(evidence, dataset, convention, targets))
+        for targets in (_equal_steps_of_flop_r, _equal_steps_of_operations)
+        for convention in _CONVENTIONS
+    )
+    if exact is None or exact_by_steps is None:
+        return None
+    by_steps = signed(exact_by_steps.value, exact_by_steps.interval)
+    spaced = f"at equal steps of operations {by_steps}, {_by_published(published_by_steps)}"
+    return replace(exact, note=joined(_by_published(published), spaced, _sampled(evidence, dataset)))
+
+
+def _leads_of_skimming(
+    evidence: Evidence, dataset: str, convention: str, targets: Callable[[float, float], np.ndarray]
+) -> Pairs:
+    """Scores of models that skim less those of the ones that skip, at the `targets` between two values of Flop-r."""
+    name, pairs = evidence.score_name(dataset), Pairs()
     for skim, skip in _skimming_and_skipping(evidence, dataset):
         own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, skip)
         for seed in sorted(set(own) & set(its)):
-            swept = _swept(own[seed])
-            for convention, differences in pairs.items():
-                curves = [sweep_curve(analysis, name, convention) for analysis in (own[seed], its[seed])]
-                low, high = max(flops.min() for flops, _ in curves), min(flops.max() for flops, _ in curves)
-                if low >= high:
-                    continue
-                scores = [at_flops(*curve, np.linspace(low, high, _GRID)).mean(axis=0) for curve in curves]
+            curves = [sweep_curve(analysis, name, convention) for analysis in (own[seed], its[seed])]
+            low, high = max(flops.min() for flops, _ in curves), min(flops.max() for flops, _ in curves)
+            if low < high:
+                scores = [at_flops(*curve, targets(low, high)).mean(axis=0) for curve in curves]
                 by_example = 100 * (scores[0] - scores[1])
-                differences.setdefault((skim, skip), {})[seed] = (float(by_example.mean()), by_example)
-    exact, published = (over_pairs(dataset, found) for found in pairs.values())
-    return exact and replace(exact, note=joined(_by_published(published), swept))
+                pairs.setdefault((skim, skip), {})[seed] = (float(by_example.mean()), by_example)
+    return pairs
+
+
+def _equal_steps_of_flop_r(low: float, high: float) -> np.ndarray:
+    return np.linspace(low, high, _GRID)
+
+
+def _equal_steps_of_operations(low: float, high: float) -> np.ndarray:
+    return 1 / np.linspace(1 / high, 1 / low, _GRID)
 
 
 def _skimming_and_skipping(evidence: Evidence, dataset: str) -> Iterator[tuple[str, str]]:
@@ -77,9 +133,12 @@ def _sweep(analysis: Analysis) -> Sweep:
     return analysis.skim.sweep
 
 
-def _swept(analysis: Analysis) -> str:
-    """On how much of the scored split an analysis was swept over the threshold; nothing where on all of it."""
-    included = _sweep(analysis).included.unpack()
+def _sampled(evidence: Evidence, dataset: str) -> str:
+    """On how much of the scored split the analyses were swept over the threshold; nothing where on all of it."""
+    analyses = (
+        analysis for model in evidence.models(dataset, skims) for analysis in evidence.analysed(dataset, model).values()
+    )
+    included = _sweep(next(analyses)).included.unpack()
     return "" if included.all() else f"on a sample, {int(included.sum()):,} of {len(included):,} examples"
 
 
@@ -96,7 +155,7 @@ def threshold_moves_flops(evidence: Evidence, dataset: str) -> Estimate | None:
         flops: list[float] = [point.flop_reduction.exact_count for point in _inner_points(analysis).values()]
         return flops[-1] / flops[0] if all(later >= earlier for earlier, later in pairwise(flops)) else 1.0
 
-    return _over_analyses(evidence, dataset, ratio)
+    return _over_analyses(evidence, dataset, ratio, sign="")
 
 
 def threshold_is_smooth(evidence: Evidence, dataset: str) -> Estimate | None:
@@ -133,16 +192,20 @@ def _inner_points(analysis: Analysis) -> dict[int, Any]:
     return {place: point for place, point in enumerate(_sweep(analysis).points) if 0 < point.threshold < 1}
 
 
-def _over_analyses(evidence: Evidence, dataset: str, value: Callable[[Analysis], float]) -> Estimate | None:
+def _over_analyses(
+    evidence: Evidence, dataset: str, value: Callable[[Analysis], float], sign: str = "+"
+) -> Estimate | None:
     found = {
-        run_name(dataset, model, seed): (value(analysis), _swept(analysis))
+        model: {seed: value(analysis) for seed, analysis in analyses.items()}
         for model in evidence.models(dataset, skims)
-        for seed, analysis in evidence.analysed(dataset, model).items()
+        if (analyses := evidence.analysed(dataset, model))
     }
     if not found:
         return None
-    values, samples = zip(*found.values(), strict=True)
-    return estimate(values, "run", list(found), note=samples[0])
+    runs = [run_name(dataset, model, seed) for model, values in found.items() for seed in values]
+    by_model = {model: [*values.values()] for model, values in found.items()}
+    note = joined(between_models(by_model, sign), _sampled(evidence, dataset))
+    return estimate([*chain(*by_model.values())], "run", runs, note=note)
 
 
 def skimming_beats_shrinking(
@@ -152,35 +215,38 @@ def skimming_beats_shrinking(
 
     Where no sweep reaches the Flop-r of any of the smaller ones, the estimate counts no seed and its note says so.
     """
-    pairs: dict[str, Pairs] = {"exact_count": {}, "published_convention": {}}
+    pairs: dict[str, Pairs] = {convention: {} for convention in _CONVENTIONS}
+    bounds: Pairs = {}  # With the nearest point of a sweep in the place of what it does not reach.
     beyond: dict[str, list[tuple[float, float]]] = {}
-    swept = ""
     for skim, small in _skimming_and_shrunk(evidence, dataset, shrunk):
         own, its = evidence.analysed(dataset, skim), evidence.analysed(dataset, small)
         for seed in sorted(set(own) & set(its)):
             included = _sweep(own[seed]).included.unpack().astype(bool)
             reductions = evidence.finished(dataset, small)[seed].record.flop_reduction
-            swept = _swept(own[seed])
             for convention, found in pairs.items():
                 target = getattr(reductions, convention)
                 flops, outcomes = sweep_curve(own[seed], "f1", convention)
-                if flops[0] <= target <= flops[-1]:
-                    f1 = at_flops(flops, outcomes, np.array([target]))[0]
-                    by_example = 100 * (f1 - its[seed].outcomes["f1"].unpack()[included])
-                    found.setdefault((skim, small), {})[seed] = (float(by_example.mean()), by_example)
-                elif convention == "exact_count":
-                    end = 0 if target < flops[0] else -1
-                    lead = float(outcomes[end].mean() - its[seed].outcomes["f1"].unpack()[included].mean())
-                    place = f"{small} (Flop-r {target:.2f}) lies beyond a sweep of {skim}"
-                    beyond.setdefault(place, []).append((flops[end], 100 * lead))
-    exact, published = (over_pairs(dataset, found) for found in pairs.values())
-    if exact is None and not beyond:
+                f1 = at_flops(flops, outcomes, np.array([target]))[0]
+                by_example = 100 * (f1 - its[seed].outcomes["f1"].unpack()[included])
+                lead = (float(by_example.mean()), by_example)
+                reached = flops[0] <= target <= flops[-1]
+                if reached:
+                    found.setdefault((skim, small), {})[seed] = lead
+                if convention == "exact_count":
+                    bounds.setdefault((skim, small), {})[seed] = lead
+                    if not reached:
+                        place = f"{small} (Flop-r {target:.2f}) lies beyond a sweep of {skim}"
+                        beyond.setdefault(place, []).append((np.clip(target, flops[0], flops[-1]), lead[0]))
+    exact, published, bound = (over_pairs(dataset, found) for found in (*pairs.values(), bounds))
+    if bound is None:
         return None
     ends = [
         "{}, whose nearest point ({:.2f}) lies {:+.1f} points from it".format(place, *np.mean(found, axis=0))
         for place, found in beyond.items()
     ]
-    note = joined(*ends, _by_published(published), swept)
+    if exact and beyond:
+        ends.append(f"with the nearest points in its place {signed(bound.value, bound.interval)}")
+    note = joined(*ends, _by_published(published), _sampled(evidence, dataset))
     return replace(exact, note=note) if exact else Estimate(nan, None, 0, "seed", note=note)
 
 

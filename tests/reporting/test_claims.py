@@ -89,10 +89,15 @@ def test_readers_at_equal_flops(skim: float, skip: float, verdict: str, paper: C
     # skimmed, they are compared at nine equal values of Flop-r.
     share = np.log10(np.linspace(10 ** (1 / 14), 10 ** (13 / 14), 9)).mean()
     assert found["skimming_beats_skipping"].estimate.value == pytest.approx(100 * (skim - skip) * share, abs=0.5)
-    # By the published convention both are compared at the squares of these values.
-    by_published = found["skimming_beats_skipping"].estimate.note.partition("by the published convention ")[2]
-    share = np.log10(np.linspace(100 ** (1 / 14), 100 ** (13 / 14), 9)).mean() / 2
-    assert float(by_published.split()[0]) == pytest.approx(100 * (skim - skip) * share, abs=0.5)
+    # By the published convention both are compared at the squares of these values; and all that once more at nine
+    # numbers of operations.
+    shares = [
+        np.log10(np.linspace(100 ** (1 / 14), 100 ** (13 / 14), 9)).mean() / 2,
+        -np.log10(np.linspace(10 ** (-1 / 14), 10 ** (-13 / 14), 9)).mean(),
+        -np.log10(np.linspace(100 ** (-1 / 14), 100 ** (-13 / 14), 9)).mean() / 2,
+    ]
+    noted = re.findall(r"(?:convention|operations) (\S+) \[", found["skimming_beats_skipping"].estimate.note)
+    assert [*map(float, noted)] == pytest.approx([100 * (skim - skip) * share for share in shares], abs=0.5)
     # The smaller reader has an F1 of 60 where the skimming one is on its line from 70 to `skim`.
     (small, _) = read_evidence(paper, tmp_path).results["question_answering"].of_model("squad", "lstm_att-1x100")
     place = np.log10(small.record.flop_reduction.exact_count)
@@ -100,7 +105,7 @@ def test_readers_at_equal_flops(skim: float, skip: float, verdict: str, paper: C
     assert found["skimming_beats_fewer_layers"].estimate.value == pytest.approx(expected, abs=0.5)
     assert found["layer_confidence"].verdict == found["layer_skim_rate"].verdict == "supported"
     assert found["layer_skim_rate"].estimate.note == (
-        "sk_lstm_att-0-0.1 +20.0 [+20.0, +20.0], sk_lstm_att-20-0.1 +20.0 [+20.0, +20.0]"
+        "over settings [+20.0, +20.0]; sk_lstm_att-0-0.1 +20.0 [+20.0, +20.0], sk_lstm_att-20-0.1 +20.0 [+20.0, +20.0]"
     )
     each = re.findall(r"(sk_lstm_att-\d+)-0.1 (\S+) \[", found["layer_confidence"].estimate.note)
     assert [model for model, _ in each] == ["sk_lstm_att-0", "sk_lstm_att-20"]
