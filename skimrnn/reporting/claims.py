@@ -187,7 +187,8 @@ INTRODUCTION = (
     "larger where its claim is truer. A part is supported where the whole 95 % interval lies above its threshold, "
     "contradicted where it lies below, else inconclusive; the interval is the wider of a paired bootstrap over test "
     "examples (as if they were independent, though SQuAD's questions share paragraphs) and Student's t over seeds (or "
-    "runs, or settings: as if those were independent, too, though runs share seeds and settings), not corrected for "
-    "the number of claims. A claim is contradicted when a part of it is, supported when all that could be tested is. "
+    "runs, or settings: as if those were independent, too, though runs share seeds and settings). Each of the two "
+    "covers one source of scatter; one for both would be up to 1.4 times as wide. None is corrected for the number of "
+    "claims. A claim is contradicted when a part of it is, supported when all that could be tested is. "
     "Runs whose training did not end are left out."
 )
