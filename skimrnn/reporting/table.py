@@ -11,7 +11,7 @@ from skimrnn.provenance import Environment
 from skimrnn.published import published_value
 from skimrnn.reporting.records import Measured, Results, training_kernel
 from skimrnn.reporting.systems import CITED, in_paper, paper_value, system_titles
-from skimrnn.training.record import DataRecord, QuestionDataRecord, Record
+from skimrnn.training.record import DataRecord, Record
 
 NOT_RUN = "not run"
 NOTHING = "-"
@@ -198,7 +198,7 @@ def _note(dataset: str) -> str:
     return "" if in_paper(dataset) else " The paper prints no result for this dataset."
 
 
-def _completeness(data: DataRecord | QuestionDataRecord) -> str:
+def _completeness(data: DataRecord) -> str:
     if data.source == "embedded":
         return f"synthetic, {count_of(data.splits['train'].rows, 'training row')}"
     if data.complete:

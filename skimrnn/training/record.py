@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,6 +32,9 @@ from skimrnn.training.checkpoint import progress_of, run_digest
 from skimrnn.training.classification import build_classifier
 from skimrnn.training.evaluate import Scores, evaluate
 from skimrnn.training.reading import ReadingScores, answer_questions, build_reader
+
+AnyScores = TypeVar("AnyScores", Scores, ReadingScores)
+"""What a run of one task scores."""
 
 
 class _Closed(BaseModel):
@@ -73,33 +76,61 @@ class DataRecord(_Closed):
     revision: str | None
     complete: bool
     release: dict[str, ReleaseSplit]
-    splits: dict[str, SplitRecord]
+    splits: Mapping[str, SplitRecord]
     vocabulary_size: int
     vectors: VectorsRecord
     digest: str
 
+    @classmethod
+    def of(cls, prepared: Prepared) -> Self:
+        """What the manifest says of it."""
+        return cls.model_validate({key: prepared.manifest[key] for key in cls.model_fields})
 
-class Validation(_Closed):
+
+class QuestionSplitRecord(SplitRecord):
+    """One split of questions as it was prepared: how many, the tokens of their contexts, how answers were aligned."""
+
+    alignment: dict[Alignment, int]
+
+
+class QuestionDataRecord(DataRecord):
+    """What a reader was trained and tested on."""
+
+    splits: Mapping[str, QuestionSplitRecord]
+    alphabet_size: int
+
+
+class Validation(_Closed, Generic[AnyScores]):
     """One validation during training."""
 
     step: int
     temperature: float
     training_loss: float
-    validation: Scores
+    validation: AnyScores
 
 
-class TrainingRecord(_Closed):
-    """How training went."""
+class _Training(_Closed, Generic[AnyScores]):
+    """What the records of both tasks say of the training."""
 
     steps: int
     best_step: int
-    stopped: Literal["patience", "max_steps"]
-    history: list[Validation]
+    stopped: Literal["patience", "max_steps", "unfinished"]
+    history: list[Validation[AnyScores]]
     environment: Environment
 
 
-class Record(_Closed):
-    """One run: what it was given, how it was trained, and what it scored on the test split (read once, at the end).
+class TrainingRecord(_Training[Scores]):
+    """How the training of a classifier went."""
+
+    stopped: Literal["patience", "max_steps"]
+
+
+class ReadingTrainingRecord(_Training[ReadingScores]):
+    """How the training of a reader went, or has gone so far."""
+
+
+class _Run(_Closed, Generic[AnyScores]):
+    """What the records of both tasks hold.
 
     Equal inputs give equal bytes, so times are kept apart, in `<seed>.timing.json` beside the record.
     """
@@ -107,57 +138,19 @@ class Record(_Closed):
     schema_version: Literal[1] = 1
     config: RunConfig
     data: DataRecord
-    training: TrainingRecord
-    test: Scores
+    training: _Training[AnyScores]
+    test: AnyScores
     flop_reduction: FlopReduction
     kernel: Literal["cpu", "reference", "triton"]
 
 
-class QuestionSplitRecord(_Closed):
-    """One split of questions as it was prepared: how many, the tokens of their contexts, how answers were aligned."""
+class Record(_Run[Scores]):
+    """One run: what it was given, how it was trained, and what it scored on the test split (read once, at the end)."""
 
-    rows: int
-    tokens: int
-    mean_length: float
-    alignment: dict[Alignment, int]
-    vector_coverage: float
-    sha256: str
+    training: TrainingRecord
 
 
-class QuestionDataRecord(_Closed):
-    """What a reader was trained and tested on."""
-
-    source: str
-    revision: str | None
-    complete: bool
-    release: dict[str, ReleaseSplit]
-    splits: dict[str, QuestionSplitRecord]
-    vocabulary_size: int
-    alphabet_size: int
-    vectors: VectorsRecord
-    digest: str
-
-
-class ReadingValidation(_Closed):
-    """One validation during the training of a reader."""
-
-    step: int
-    temperature: float
-    training_loss: float
-    validation: ReadingScores
-
-
-class ReadingTrainingRecord(_Closed):
-    """How the training of a reader went, or has gone so far."""
-
-    steps: int
-    best_step: int
-    stopped: Literal["patience", "max_steps", "unfinished"]
-    history: list[ReadingValidation]
-    environment: Environment
-
-
-class ReadingRecord(_Closed):
+class ReadingRecord(_Run[ReadingScores]):
     """One run of a reader.
 
     `test` is about the development set, on which the best weights were chosen, too: SQuAD's test set is not public, and
@@ -165,14 +158,9 @@ class ReadingRecord(_Closed):
     two layers, or BiDAF.
     """
 
-    schema_version: Literal[1] = 1
-    config: RunConfig
     data: QuestionDataRecord
     training: ReadingTrainingRecord
-    test: ReadingScores
     operations: Operations
-    flop_reduction: FlopReduction
-    kernel: Literal["cpu", "reference", "triton"]
 
 
 class Timing(_Closed):
@@ -218,10 +206,9 @@ def write_record(run: RunConfig, prepared: Prepared, folder: Path, path: Path, *
         reduction = flop_reduction(scores.skim_rate, run.model.hidden_size, run.model.small_size)
     else:
         reduction = FlopReduction(published_convention=1.0, exact_count=1.0)
-    data = {key: prepared.manifest[key] for key in DataRecord.model_fields}
     record = Record(
         config=run,
-        data=DataRecord.model_validate(data),
+        data=DataRecord.of(prepared),
         training=read_model(folder / "training.json", TrainingRecord),
         test=scores,
         flop_reduction=reduction,
@@ -320,9 +307,7 @@ def write_reading_record(
     operations, reduction = reading_operations(model, split, answers.scores.layer_skim_rates, prepared)
     record = ReadingRecord(
         config=run,
-        data=QuestionDataRecord.model_validate(
-            {key: prepared.manifest[key] for key in QuestionDataRecord.model_fields}
-        ),
+        data=QuestionDataRecord.of(prepared),
         training=course,
         test=answers.scores,
         operations=operations,
