@@ -7,19 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
 from skimrnn.data.registry import DATASETS, Task
 from skimrnn.errors import UserError
-from skimrnn.files import message_of, read_json, read_text
+from skimrnn.files import Closed, message_of, read_json, read_text
 
 LARGEST_SEED = 2**32 - 1
 """What every library here takes."""
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Settings(Closed):
     @model_validator(mode="before")
     @classmethod
     def _no_value_is_yes_or_no(cls, values: Any) -> Any:
@@ -39,7 +37,7 @@ class _Closed(BaseModel):
         return values
 
 
-class DataConfig(_Closed):
+class DataConfig(_Settings):
     """Where the raw texts come from."""
 
     source: Literal["hub", "mirror", "embedded"] = "hub"
@@ -55,7 +53,7 @@ class DataConfig(_Closed):
         return self
 
 
-class VectorsConfig(_Closed):
+class VectorsConfig(_Settings):
     """Where the word vectors come from, and how they are trained when they come from the corpus."""
 
     source: Literal["glove", "file", "corpus", "file+corpus", "random"] = "glove"
@@ -120,7 +118,7 @@ def _require_not_larger(small_size: int, hidden_size: int) -> None:
         raise ValueError(f"small_size {small_size} is larger than hidden_size {hidden_size}")
 
 
-class LSTMConfig(_Closed):
+class LSTMConfig(_Settings):
     """The standard LSTM classifier."""
 
     task: ClassVar[Task] = "classification"
@@ -129,7 +127,7 @@ class LSTMConfig(_Closed):
     hidden_size: int = Field(gt=0, description="d")
 
 
-class SkimLSTMConfig(_Closed):
+class SkimLSTMConfig(_Settings):
     """The Skim-LSTM classifier. `small_size` 0 means skipping."""
 
     task: ClassVar[Task] = "classification"
@@ -145,14 +143,14 @@ class SkimLSTMConfig(_Closed):
         return self
 
 
-class FirstSteps(_Closed):
+class FirstSteps(_Settings):
     """The steps of another model that a model goes on from."""
 
     model: str = Field(description="name in the config")
     step: int = Field(gt=0)
 
 
-class _ReaderConfig(_Closed):
+class _ReaderConfig(_Settings):
     """What all readers have."""
 
     task: ClassVar[Task] = "question_answering"
@@ -219,7 +217,7 @@ SkimmingConfig = SkimLSTMConfig | SkimReaderConfig
 ModelConfig = Annotated[LSTMConfig | SkimLSTMConfig | ReaderConfig, Field(discriminator="architecture")]
 
 
-class TrainingConfig(_Closed):
+class TrainingConfig(_Settings):
     """Adam with early stopping on the validation score: accuracy or, for question answering, F1."""
 
     learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False)
@@ -237,7 +235,7 @@ class TrainingConfig(_Closed):
         return self
 
 
-class SpeedConfig(_Closed):
+class SpeedConfig(_Settings):
     """How the speed-up of the trained models is measured."""
 
     tokens: int = Field(8_000, gt=0, description="size of the sample of test texts that classifiers read")
@@ -245,7 +243,7 @@ class SpeedConfig(_Closed):
     rounds: int = Field(9, ge=5, description="how often each model reads them")
 
 
-class DatasetConfig(_Closed):
+class DatasetConfig(_Settings):
     """How one dataset is trained on."""
 
     batch_size: int = Field(gt=0)
@@ -257,7 +255,7 @@ class DatasetConfig(_Closed):
     )
 
 
-class Config(_Closed):
+class Config(_Settings):
     """One scale of the pipeline: which data, vectors, models and seeds, and how they are trained.
 
     Its grid is each dataset with its models: those that it names, or all that answer what it asks (its task).
@@ -384,7 +382,7 @@ class Config(_Closed):
         )
 
 
-class RunConfig(_Closed):
+class RunConfig(_Settings):
     """All that decides one training run, apart from the prepared data."""
 
     scale: str

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from skimrnn.errors import InUseError, UserError, explain_os_errors
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Closed(BaseModel):
+    """What is read and written as it is declared: a key that is not is refused, and no value changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
 from skimrnn.counts import count_of
+from skimrnn.files import Closed
 
 if TYPE_CHECKING:
     import torch
@@ -20,10 +19,8 @@ PACKAGE = Path(__file__).parent
 _RECORDED_PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "pyarrow")
 
 
-class Environment(BaseModel):
+class Environment(Closed):
     """The code and the machine that made a record; `kernel` is that of the layers, with its instruction set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     git_commit: str | None
     git_dirty: bool | None

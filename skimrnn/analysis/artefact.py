@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from skimrnn.config import RunConfig
-from skimrnn.files import read_model
+from skimrnn.files import Closed, read_model
 from skimrnn.measures.flops import FlopReduction
 from skimrnn.provenance import Environment
 
@@ -20,11 +20,7 @@ THRESHOLDS = (0.0, *(round(0.05 + 0.075 * step, 3) for step in range(13)), 1.0)
 _STEPS = {"bit": 1, "byte": 255, "word": 65535}
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Packed(_Closed):
+class Packed(Closed):
     """Numbers from `low` to `high` in equal steps: bits, bytes or little-endian 16-bit words, deflated, in base64.
 
     They are in the order of C; bits are packed eight to a byte, the first one highest.
@@ -65,7 +61,7 @@ class Packed(_Closed):
         return self.low + (self.high - self.low) * (steps / _STEPS[self.kind]).reshape(self.shape)
 
 
-class SweepPoint(_Closed):
+class SweepPoint(Closed):
     """The recurrence run anew with one threshold: means over the examples of the sweep, rates over their tokens."""
 
     threshold: float
@@ -75,7 +71,7 @@ class SweepPoint(_Closed):
     flop_reduction: FlopReduction
 
 
-class Sweep(_Closed):
+class Sweep(Closed):
     """One trained model at each of `THRESHOLDS`, on all scored examples or, where these are many, on a sample."""
 
     included: Packed  # (N), bits: the examples of the sweep
@@ -83,7 +79,7 @@ class Sweep(_Closed):
     outcomes: dict[str, Packed]  # (points, examples of the sweep)
 
 
-class CalibrationBin(_Closed):
+class CalibrationBin(Closed):
     """Decisions with p(read) in a range, each reversed by itself in an otherwise unchanged reading of its text.
 
     `reading_gain` is the task loss where the token is skimmed less that where it is read: positive where reading helps.
@@ -120,7 +116,7 @@ class CalibrationBin(_Closed):
         )
 
 
-class Confidence(_Closed):
+class Confidence(Closed):
     """How sure one LSTM (a layer in a direction) is of its decisions, over the real tokens of all scored examples."""
 
     direction: str
@@ -134,7 +130,7 @@ class Confidence(_Closed):
     calibration: list[CalibrationBin]
 
 
-class Group(_Closed):
+class Group(Closed):
     """Tokens that are alike in one way, and how many of them each LSTM skims."""
 
     grouping: Literal["position", "kind", "frequency"]
@@ -143,7 +139,7 @@ class Group(_Closed):
     skimmed: list[int]  # by direction
 
 
-class SamplePoint(_Closed):
+class SamplePoint(Closed):
     """One text read with one threshold; strings hold two (p_read) or one (read) character a token, one a direction."""
 
     threshold: float
@@ -152,7 +148,7 @@ class SamplePoint(_Closed):
     read: list[str]  # 1 where the token is read, 0 where it is skimmed
 
 
-class Sample(_Closed):
+class Sample(Closed):
     """A text that the model answers rightly, at each threshold. `span` is the first and last token of the answer."""
 
     row: int
@@ -164,7 +160,7 @@ class Sample(_Closed):
     points: list[SamplePoint]
 
 
-class SkimAnalysis(_Closed):
+class SkimAnalysis(Closed):
     """What is known of a skimming model besides its outcomes; `directions` names its LSTMs, in the order of h_n."""
 
     directions: list[str]
@@ -174,7 +170,7 @@ class SkimAnalysis(_Closed):
     samples: list[Sample]
 
 
-class Analysis(_Closed):
+class Analysis(Closed):
     """One run, analysed on the split that its record scores.
 
     `outcomes` holds one number for each example, in the order of the split: `accuracy` (shared credit for equal scores

@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from skimrnn.benchmarks.timing import Timing, time_together
 from skimrnn.data.batches import Batch
+from skimrnn.files import Closed
 from skimrnn.kernels import reference, runs_models_together
 from skimrnn.layers import SkimLSTM
 from skimrnn.models import Classifier
@@ -30,12 +31,6 @@ LATENCY_STEPS = 300
 _VOCABULARY, _CLASSES, _GAMMA = 15_000, 2, 0.02
 Kind = Literal["step", "pack", "latency"]
 _Functions = dict[str, Callable[[], object]]
-
-
-class Closed(BaseModel):
-    """What is written as it is declared here, and nothing else."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Measurement(Closed):

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from skimrnn import SkimLSTM
@@ -20,6 +19,7 @@ from skimrnn.benchmarks.peaks import Peaks, best_of, measure_peaks
 from skimrnn.benchmarks.timing import Timing, summarise, time_together
 from skimrnn.data.questions import Padded, QuestionBatch
 from skimrnn.errors import UserError
+from skimrnn.files import Closed
 from skimrnn.layers.plain_lstm import padded_lstm
 from skimrnn.models import LSTMAtt
 from skimrnn.models.reader import run_recurrent
@@ -42,24 +42,20 @@ SWEEPS = 3
 _VOCABULARY = 5000
 
 
-class Cost(BaseModel):
+class Cost(Closed):
     """The least that a token asks of the machine: float operations, and bytes of hidden weights that each step reads.
 
     `weights` is the size of the array that those bytes are of: it decides in which cache it stays. Batches share a
     pass over the weights, so they have no `bytes`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     flops: float
     bytes: float = 0.0
     weights: int = 0
 
 
-class Measurement(BaseModel):
+class Measurement(Closed):
     """One timed function; `tokens` is the number of real tokens in one call, the memory what a call adds at most."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     benchmark: str
     name: str
@@ -74,10 +70,8 @@ class Measurement(BaseModel):
         return self.timing.median / self.tokens * 1e6
 
 
-class Report(BaseModel):
+class Report(Closed):
     """A whole run of the benchmark."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     environment: Environment
     isa: str

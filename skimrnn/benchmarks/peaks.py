@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict
+
+from skimrnn.files import Closed
 
 try:
     from skimrnn.kernels import _cpu, cpu
@@ -14,10 +15,8 @@ except ImportError:  # Installed where no compiler was found: peaks can still be
 _TRIES = 7
 
 
-class Peaks(BaseModel):
+class Peaks(Closed):
     """One thread's best over several tries."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     flops: float  # a second, in float32
     bandwidth: dict[int, float]  # bytes a second, by the size of the array that is read again and again (bytes)

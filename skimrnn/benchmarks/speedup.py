@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from skimrnn.benchmarks.competitors import all_weights, numpy_lstm_reader, numpy_skim_reader
 from skimrnn.benchmarks.timing import Timing, time_together
 from skimrnn.data.prepare import Prepared, Split
 from skimrnn.errors import UserError
-from skimrnn.files import read_tensors
+from skimrnn.files import Closed, read_tensors
 from skimrnn.layers import SkimLSTM
 from skimrnn.provenance import Environment, environment
 
@@ -27,11 +26,7 @@ WHOLE = "whole"
 """The whole of a reader, layers and all else, beside its standard counterpart."""
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSpeed(_Closed):
+class ModelSpeed(Closed):
     """One trained model: seconds for all texts, by way, of the standard LSTM and of the Skim-LSTM.
 
     Readers are timed in one way, `WHOLE`; without the compiled kernels NumPy is the only way for classifiers.
@@ -46,7 +41,7 @@ class ModelSpeed(_Closed):
         return self.lstm[way].median / self.skim[way].median if way in self.skim else None
 
 
-class Speed(_Closed):
+class Speed(Closed):
     """The trained models of one dataset, timed on one sample of its test texts: one thread.
 
     Classifiers are timed at batch 1, readers on contexts in the batches that they are evaluated in.

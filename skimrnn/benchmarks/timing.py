@@ -5,13 +5,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
-from pydantic import BaseModel, ConfigDict
+from skimrnn.files import Closed
 
 
-class Timing(BaseModel):
+class Timing(Closed):
     """Seconds a call, over all rounds, with the median and its interval (95 %, from ranks: no shape is assumed)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples: list[float]
     median: float

@@ -5,17 +5,13 @@ from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from skimrnn.data.registry import Dataset
 from skimrnn.data.tokens import EMPTY, count_leaks, tokenised_splits
-from skimrnn.files import read_json, read_parquet
+from skimrnn.files import Closed, read_json, read_parquet
 
 
-class DatasetStatistics(BaseModel):
+class DatasetStatistics(Closed):
     """One dataset as it was counted. `vocabulary` and `mean_length` have a value for each convention."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str
     source: str

@@ -5,18 +5,16 @@ Only matrix products count; gates and biases, linear in d, are left out, as in t
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from skimrnn.files import Closed
 from skimrnn.layers import SkimLSTM
 from skimrnn.models import BiDAF, LSTMAtt, Reader
 from skimrnn.models.bidaf import CHARACTER_WIDTH
 
 
-class FlopReduction(BaseModel):
+class FlopReduction(Closed):
     """The standard model's float operations over the skimming model's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     published_convention: float
     exact_count: float
@@ -41,10 +39,8 @@ def flop_reduction(skim_rate: float, hidden_size: int, small_size: int) -> FlopR
     )
 
 
-class Operations(BaseModel):
+class Operations(Closed):
     """Float operations (a multiplication and an addition are two) of the parts of a reader, over some questions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     characters: float = 0.0
     highway: float = 0.0

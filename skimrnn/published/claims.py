@@ -5,9 +5,10 @@ from importlib import resources
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import Field, TypeAdapter, field_validator
 
 from skimrnn.data.registry import get_dataset
+from skimrnn.files import Closed
 
 StatisticName = Literal[
     "accuracy_kept",
@@ -31,11 +32,7 @@ StatisticName = Literal[
 ]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Part(_Closed):
+class Part(Closed):
     """One statistic of a claim, larger where the claim is truer, and the value that decides.
 
     Without datasets it is about the benchmark of the layers. `minimum` is how many seeds (or runs, or settings, as the
@@ -54,7 +51,7 @@ class Part(_Closed):
         return [get_dataset(name).name for name in datasets]
 
 
-class Claim(_Closed):
+class Claim(Closed):
     """One claim; `where` names its place in the paper."""
 
     number: int

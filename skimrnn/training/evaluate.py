@@ -1,21 +1,19 @@
 """What a classifier (or a cloze reader) scores on a split, with hard decisions."""
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional
 
 from skimrnn.data.batches import evaluation_batches
 from skimrnn.data.prepare import Split
+from skimrnn.files import Closed
 from skimrnn.models import Classifier, ClozeReader
 
 _BATCH_SIZE = 128
 
 
-class Scores(BaseModel):
+class Scores(Closed):
     """Scores on one split. Rates are shares (0 to 1); `skim_rate` is over real tokens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     examples: int
     tokens: int

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +21,7 @@ from skimrnn.data.questions import (
 )
 from skimrnn.device import CPU
 from skimrnn.errors import UserError
+from skimrnn.files import Closed
 from skimrnn.layers import Decisions, SkimLSTM
 from skimrnn.measures.squad import score_answers
 from skimrnn.models import BiDAF, LSTMAtt, Reader
@@ -29,15 +29,13 @@ from skimrnn.models.reader import decode_independently, decode_jointly
 from skimrnn.training.task import Task
 
 
-class ReadingScores(BaseModel):
+class ReadingScores(Closed):
     """Scores on the questions of one split. Rates are shares (0 to 1), skim rates over the real tokens of contexts.
 
     `f1` and `em` are those of the likeliest span of limited length, the `independent` ones those of the likeliest start
     and the likeliest end. `layer_skim_rates` holds one rate for each layer and direction, by its name; `skim_rate` is
     the mean of those that run over contexts.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     examples: int
     tokens: int

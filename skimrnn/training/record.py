@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, Literal, NamedTuple, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from skimrnn.config import (
@@ -23,7 +23,7 @@ from skimrnn.data.questions import SCORED_SPLIT, Questions, read_questions, read
 from skimrnn.data.registry import Alignment
 from skimrnn.device import CPU
 from skimrnn.errors import UserError
-from skimrnn.files import read_json, read_model, read_tensors, write_json, write_tensors
+from skimrnn.files import Closed, read_json, read_model, read_tensors, write_json, write_tensors
 from skimrnn.kernels import kernel_on
 from skimrnn.measures.flops import FlopReduction, Operations, flop_reduction, reader_operations
 from skimrnn.models import BiDAF, Classifier, ClozeReader, Reader
@@ -37,11 +37,7 @@ AnyScores = TypeVar("AnyScores", Scores, ReadingScores)
 """What a run of one task scores."""
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SplitRecord(_Closed):
+class SplitRecord(Closed):
     """One split as it was prepared."""
 
     rows: int
@@ -51,7 +47,7 @@ class SplitRecord(_Closed):
     sha256: str
 
 
-class ReleaseSplit(_Closed):
+class ReleaseSplit(Closed):
     """One split as the source gave it, beside the rows of the official release."""
 
     rows: int
@@ -59,7 +55,7 @@ class ReleaseSplit(_Closed):
     sha256: str
 
 
-class VectorsRecord(_Closed):
+class VectorsRecord(Closed):
     """The word vectors that the embedding started from; `words` of the vocabulary have one."""
 
     source: str
@@ -69,7 +65,7 @@ class VectorsRecord(_Closed):
     sha256: str
 
 
-class DataRecord(_Closed):
+class DataRecord(Closed):
     """What the run was trained and tested on."""
 
     source: str
@@ -100,7 +96,7 @@ class QuestionDataRecord(DataRecord):
     alphabet_size: int
 
 
-class Validation(_Closed, Generic[AnyScores]):
+class Validation(Closed, Generic[AnyScores]):
     """One validation during training."""
 
     step: int
@@ -109,7 +105,7 @@ class Validation(_Closed, Generic[AnyScores]):
     validation: AnyScores
 
 
-class _Training(_Closed, Generic[AnyScores]):
+class _Training(Closed, Generic[AnyScores]):
     """What the records of both tasks say of the training."""
 
     steps: int
@@ -129,7 +125,7 @@ class ReadingTrainingRecord(_Training[ReadingScores]):
     """How the training of a reader went, or has gone so far."""
 
 
-class _Run(_Closed, Generic[AnyScores]):
+class _Run(Closed, Generic[AnyScores]):
     """What the records of both tasks hold.
 
     Equal inputs give equal bytes, so times are kept apart, in `<seed>.timing.json` beside the record.
@@ -163,7 +159,7 @@ class ReadingRecord(_Run[ReadingScores]):
     operations: Operations
 
 
-class Timing(_Closed):
+class Timing(Closed):
     """What a run cost, resumed parts included; of a run in a pack the time is the whole pack's, while it was in it.
 
     The memory is the most that the process ever had: where it trained several runs, those before may have needed it.
