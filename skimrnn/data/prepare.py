@@ -141,27 +141,40 @@ def prepare_dataset(
             "vector_coverage": float(known[numbered["tokens"].numpy()].mean()),
             "sha256": sha256_of_file(target),
         }
+    own = {"classes": list(dataset.classes), "cloze": dataset.cloze, "leaks": source.get("leaks", {})}
+    write_manifest(folder, source, splits, settings, table[:seen], known[:seen], **own)
+
+
+def write_manifest(
+    folder: Path,
+    source: dict[str, Any],
+    splits: dict[str, Any],
+    settings: VectorsConfig,
+    table: np.ndarray,
+    known: np.ndarray,
+    **own: Any,
+) -> None:
+    """Write the manifest of a prepared folder, whose other files are there; `own` is what one task alone adds.
+
+    `source` is the manifest of the tokens; `table` (V, E) and `known` (V) are about padding, the unknown word and the
+    words of train.
+    """
     write_json(
         folder / "manifest.json",
         {
-            "dataset": dataset.name,
-            "classes": list(dataset.classes),
-            "cloze": dataset.cloze,
-            "source": source["source"],
-            "revision": source["revision"],
-            "complete": source["complete"],
+            **{key: source[key] for key in ("dataset", "source", "revision", "complete")},
             "release": source["splits"],
-            "leaks": source.get("leaks", {}),
             "splits": splits,
-            "vocabulary_size": seen - 2,
+            "vocabulary_size": len(known) - 2,
             "vectors": {
                 "source": settings.source,
                 "settings": settings.settings(),
                 "dimension": int(table.shape[1]),
-                "words": int(known[:seen].sum()),
+                "words": int(known.sum()),
                 "sha256": sha256_of_file(folder / "vectors.safetensors"),
             },
             "digest": data_digest(folder, splits),
+            **own,
         },
     )
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from skimrnn.config import VectorsConfig
 from skimrnn.data.batches import evaluation_rows
-from skimrnn.data.prepare import PADDING, SCORING, UNKNOWN, Prepared, data_digest
+from skimrnn.data.prepare import PADDING, SCORING, UNKNOWN, Prepared, write_manifest
 from skimrnn.data.registry import Dataset
 from skimrnn.data.stages import read_manifest
 from skimrnn.files import sha256_of_file, write_json, write_tensors
@@ -183,19 +183,8 @@ def prepare_questions(
     table[[PADDING, UNKNOWN]] = 0
     known[[PADDING, UNKNOWN]] = False
 
-    spelling: dict[str, int] = {"": PADDING}
-    spellings = {
-        split: np.array(
-            [
-                spelling.setdefault(text[start:stop], len(spelling))
-                for text, starts, stops in zip(columns["text"], columns["starts"], columns["stops"], strict=True)
-                for start, stop in zip(starts, stops, strict=True)
-            ],
-            np.int32,
-        )
-        for split, columns in texts.items()
-    }
-    characters, alphabet = _character_table(spelling, spellings["train"])
+    numbers, spellings = _spellings(texts)
+    characters, alphabet = _character_table(numbers, spellings["train"])
     write_tensors(
         folder / "vectors.safetensors",
         {"vectors": torch.from_numpy(table), "characters": torch.from_numpy(characters)},
@@ -234,27 +223,24 @@ def prepare_questions(
         if split == SCORED_SPLIT:
             scoring = {"ids": questions["id"], "answers": questions["answers"], "texts": columns["text"]}
             write_json(folder / SCORING, scoring)
-    write_json(
-        folder / "manifest.json",
-        {
-            "dataset": dataset.name,
-            "source": source["source"],
-            "revision": source["revision"],
-            "complete": source["complete"],
-            "release": source["splits"],
-            "splits": splits,
-            "vocabulary_size": seen - 2,
-            "alphabet_size": alphabet,
-            "vectors": {
-                "source": settings.source,
-                "settings": settings.settings(),
-                "dimension": int(table.shape[1]),
-                "words": int(known[:seen].sum()),
-                "sha256": sha256_of_file(folder / "vectors.safetensors"),
-            },
-            "digest": data_digest(folder, splits),
-        },
-    )
+    write_manifest(folder, source, splits, settings, table[:seen], known[:seen], alphabet_size=alphabet)
+
+
+def _spellings(texts: dict[str, dict[str, Any]]) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    """The number of each spelling of a token in the texts, and the numbers of those of each split (total tokens)."""
+    numbers = {"": PADDING}
+    spellings = {
+        split: np.array(
+            [
+                numbers.setdefault(text[start:stop], len(numbers))
+                for text, starts, stops in zip(columns["text"], columns["starts"], columns["stops"], strict=True)
+                for start, stop in zip(starts, stops, strict=True)
+            ],
+            np.int32,
+        )
+        for split, columns in texts.items()
+    }
+    return numbers, spellings
 
 
 def _character_table(spelling: dict[str, int], train: np.ndarray) -> tuple[np.ndarray, int]:
