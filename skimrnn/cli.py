@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from skimrnn.allocator import take_memory_in_large_blocks
-from skimrnn.config import LARGEST_SEED, VectorsConfig, read_config
+from skimrnn.config import LARGEST_SEED, read_config
 from skimrnn.data.registry import Task
 from skimrnn.errors import UserError, interrupt_on_termination, machine_failure
 from skimrnn.files import atomic_folder
@@ -109,30 +109,10 @@ def vectors(
     tokens: Annotated[list[Path] | None, typer.Option(help="Tokenised folders, for vectors.source corpus.")] = None,
 ) -> None:
     """Get word vectors: download GloVe, read a file, or train word2vec on the texts."""
-    import numpy as np
+    from skimrnn.data.vectors import make_vectors, write_vectors
 
-    from skimrnn.data import vectors as sources
-
-    settings: VectorsConfig = read_config(config).vectors
-    of_file = settings.file_dimension or 0
-    if settings.source == "glove":
-        words, table = sources.download_glove(settings.dimension, output.with_name("glove.6B.zip"))
-    elif settings.source == "random":
-        words, table = [], np.zeros((0, settings.dimension), np.float32)
-    elif settings.source == "file":
-        words, table = sources.load_vector_file(settings.file, settings.dimension)
-    else:
-        words, table = sources.train_vectors(
-            tokens or [],
-            settings.dimension - of_file,
-            settings.window,
-            settings.epochs,
-            settings.min_count,
-            settings.seed,
-        )
-        if settings.source == "file+corpus":
-            words, table = sources.join_vectors(*sources.load_vector_file(settings.file, of_file), words, table)
-    sources.write_vectors(output, words, table)
+    settings = read_config(config).vectors
+    write_vectors(output, *make_vectors(settings, tokens or [], output.with_name("glove.6B.zip")))
 
 
 @verb
@@ -402,26 +382,12 @@ def data_stats(
     processes: Annotated[int, typer.Option(min=1, help="Processes to use.")] = 1,
 ) -> None:
     """Count the fetched datasets as the paper's table of datasets does, paper against ours, and print it."""
-    from skimrnn.data.registry import DATASETS
-    from skimrnn.data.statistics import count_dataset, count_questions
+    from skimrnn.data.statistics import count_datasets
     from skimrnn.data.vectors import read_words
     from skimrnn.files import write_json
     from skimrnn.reporting.datasets import dataset_markdown, write_dataset_tables
 
-    with_vector, seed = read_words(words), read_config(config).data.seed
-    counted = []
-    for dataset in DATASETS.values():
-        asks = dataset.task == "question_answering"
-        base = tokens if asks else raw
-        if base is None or not (base / dataset.name / "manifest.json").exists():
-            continue
-        print(f"counting {dataset.name}", file=sys.stderr, flush=True)
-        if asks:
-            counted.append(count_questions(dataset, base / dataset.name, with_vector))
-        else:
-            counted.append(count_dataset(dataset, base / dataset.name, seed, with_vector, processes))
-    if not counted:
-        raise UserError(f"{raw}: no dataset in it: fetch one first")
+    counted = count_datasets(raw, tokens, read_config(config).data.seed, read_words(words), processes)
     write_json(output, [entry.model_dump() for entry in counted])
     write_dataset_tables(counted, report)
     print(dataset_markdown(counted))

@@ -1,12 +1,14 @@
 """What the paper's table of datasets counts, under the conventions that its figures may follow."""
 
+import sys
 from collections import Counter
 from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 
-from skimrnn.data.registry import Dataset
+from skimrnn.data.registry import DATASETS, Dataset
 from skimrnn.data.tokens import EMPTY, count_leaks, tokenised_splits
+from skimrnn.errors import UserError
 from skimrnn.files import Closed, read_json, read_parquet
 
 
@@ -24,6 +26,29 @@ class DatasetStatistics(Closed):
     vocabulary: dict[str, int]
     leaks: dict[str, int]
     empty: int
+
+
+def count_datasets(
+    raw: Path, tokens: Path | None, seed: int, with_vector: Set[str], processes: int = 1
+) -> list[DatasetStatistics]:
+    """Count every dataset that has a folder in `raw` or, if it asks questions, in `tokens`; stderr says which.
+
+    That there is none is a `UserError`.
+    """
+    counted = []
+    for dataset in DATASETS.values():
+        asks = dataset.task == "question_answering"
+        base = tokens if asks else raw
+        if base is None or not (base / dataset.name / "manifest.json").exists():
+            continue
+        print(f"counting {dataset.name}", file=sys.stderr, flush=True)
+        if asks:
+            counted.append(count_questions(dataset, base / dataset.name, with_vector))
+        else:
+            counted.append(count_dataset(dataset, base / dataset.name, seed, with_vector, processes))
+    if not counted:
+        raise UserError(f"{raw}: no dataset in it: fetch one first")
+    return counted
 
 
 def count_dataset(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skimrnn.config import VectorsConfig
 from skimrnn.data.download import Release, download
 from skimrnn.data.stages import read_manifest
 from skimrnn.data.tokens import token_batches
@@ -54,6 +55,28 @@ def read_vectors(path: Path) -> tuple[list[str], Vectors]:
     words, vectors = (text.split("\n") if text else []), tensors["vectors"].numpy()
     if len(words) != len(vectors):
         raise UserError(f"{path}: {len(words)} words for {len(vectors)} vectors: make it again")
+    return words, vectors
+
+
+def make_vectors(settings: VectorsConfig, token_folders: Sequence[Path], archive: Path) -> tuple[list[str], Vectors]:
+    """The words and vectors of the source that a config names; `archive` is where GloVe's download is kept."""
+    of_file = settings.file_dimension or 0
+    if settings.source == "glove":
+        return download_glove(settings.dimension, archive)
+    if settings.source == "random":
+        return [], np.zeros((0, settings.dimension), np.float32)
+    if settings.source == "file":
+        return load_vector_file(settings.file, settings.dimension)
+    words, vectors = train_vectors(
+        token_folders,
+        settings.dimension - of_file,
+        settings.window,
+        settings.epochs,
+        settings.min_count,
+        settings.seed,
+    )
+    if settings.source == "file+corpus":
+        return join_vectors(*load_vector_file(settings.file, of_file), words, vectors)
     return words, vectors
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from skimrnn.data.registry import DATASETS
 from skimrnn.data.squad import tokenise_questions
-from skimrnn.data.statistics import DatasetStatistics, count_dataset, count_questions
+from skimrnn.data.statistics import DatasetStatistics, count_dataset, count_datasets, count_questions
 from skimrnn.data.tokens import count_leaks
+from skimrnn.errors import UserError
 from skimrnn.files import write_json, write_parquet
 from skimrnn.published import published_value
 from skimrnn.reporting.datasets import best_convention, dataset_markdown, write_dataset_tables
@@ -70,6 +71,17 @@ def test_questions_are_counted_with_their_contexts(tmp_path: Path) -> None:
     assert counted.vocabulary["at least twice"] == 7  # dog ran . who ? it sat
     assert counted.mean_length == {"all tokens": (4 + 4 + 6 + 4) / 4, "without punctuation": (3 + 3 + 5 + 3) / 4}
     assert counted.leaks == {"validation that stand in train": 2}
+
+
+def test_what_was_fetched_is_counted(
+    counted: DatasetStatistics, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fetched").mkdir()
+    (tmp_path / "fetched" / "sst").symlink_to(tmp_path)
+    assert count_datasets(tmp_path / "fetched", None, 0, {"film", "bad", "play"}) == [counted]
+    assert capsys.readouterr().err == "counting sst\n"
+    with pytest.raises(UserError, match="nothing: no dataset in it: fetch one first"):
+        count_datasets(tmp_path / "nothing", tmp_path / "nothing", 0, set())
 
 
 def test_a_text_that_differs_in_capitals_stands_in_both_splits() -> None:

@@ -8,14 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import yaml
-from typer.testing import CliRunner
 
-from skimrnn.cli import app
-from skimrnn.data.vectors import GLOVE_LENGTH, download_glove, load_vector_file, read_vectors, train_vectors
+from skimrnn.config import VectorsConfig
+from skimrnn.data.vectors import GLOVE_LENGTH, download_glove, load_vector_file, make_vectors, train_vectors
 from skimrnn.errors import UserError
 from skimrnn.files import write_json, write_parquet
-from tests.conftest import ROOT
 
 TEXT = "the 0.5 -1 2\n, 1 2 3\n. . . 4 5 6\n"
 WORDS, TABLE = ["the", ",", ". . ."], np.array([[0.5, -1, 2], [1, 2, 3], [4, 5, 6]], np.float32)
@@ -138,17 +135,28 @@ def test_trained_vectors_are_as_long_as_gloves(prepared, tmp_path: Path) -> None
 def test_a_files_vectors_with_trained_ones_beside_them(prepared, tmp_path: Path) -> None:
     """`file+corpus`: each word has both vectors, one after the other, and zeros for one that it lacks."""
     tokens = prepared.folder.parent / "tokens"
-    config = yaml.safe_load((ROOT / "config" / "smoke.yaml").read_text())
-    config["vectors"] = {"source": "file+corpus", "path": str(write(tmp_path / "v.npz")), "file_dimension": 3}
-    config["vectors"]["dimension"] = 10
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
-    options = ["--config", tmp_path / "mine.yaml", "--tokens", tokens, "--output", tmp_path / "joined.safetensors"]
-    result = CliRunner().invoke(app, ["vectors", *map(str, options)])
-    assert result.exit_code == 0, result.output
-    words, table = read_vectors(tmp_path / "joined.safetensors")
+    file = write(tmp_path / "v.npz")
+    settings = VectorsConfig(source="file+corpus", path=file, dimension=10, file_dimension=3)
+    words, table = make_vectors(settings, [tokens], tmp_path / "glove.zip")
     trained_words, trained = train_vectors([tokens], 7, 8, 4, 3, seed=0)
     assert set(words) == {*WORDS, *trained_words} and len(set(words)) == len(words)
     for word, vector in zip(words, table, strict=True):
         read = TABLE[WORDS.index(word)] if word in WORDS else np.zeros(3)
         of_corpus = trained[trained_words.index(word)] if word in trained_words else np.zeros(7)
         assert np.array_equal(vector, np.concatenate([read, of_corpus]))
+
+
+def test_the_other_sources_give_what_they_name(prepared, tmp_path: Path) -> None:
+    tokens, file = [prepared.folder.parent / "tokens"], write(tmp_path / "v.npz")
+    with zipfile.ZipFile(tmp_path / "glove.zip", "w") as archive:
+        archive.writestr("glove.6B.3d.txt", "the 7 8 9\n")
+    expected = {
+        "glove": (["the"], np.array([[7, 8, 9]])),
+        "file": (WORDS, TABLE),
+        "corpus": train_vectors(tokens, 3, 8, 4, 3, seed=0),
+        "random": ([], np.zeros((0, 3))),
+    }
+    for source, (words, table) in expected.items():
+        settings = VectorsConfig(source=source, dimension=3, path=file if source == "file" else None)
+        found, vectors = make_vectors(settings, tokens, tmp_path / "glove.zip")
+        assert found == words and np.array_equal(vectors, table) and vectors.dtype == np.float32
