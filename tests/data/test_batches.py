@@ -1,7 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
+import pytest
 import torch
 
-from skimrnn.data.batches import collate, evaluation_batches, training_rows
+from skimrnn.data.batches import _EVALUATION_TOKENS, collate, evaluation_batches, evaluation_rows, training_rows
 from skimrnn.data.prepare import PADDING, Prepared
 
 
@@ -36,7 +39,26 @@ def test_collated_rows_are_the_texts(prepared: Prepared) -> None:
 
 def test_evaluation_sees_each_text_once(prepared: Prepared) -> None:
     split = prepared.split("test")
-    batches = list(evaluation_batches(split, 64))
-    assert sum(len(batch.labels) for batch in batches) == len(split)
-    assert sum(int(batch.lengths.sum()) for batch in batches) == len(split.tokens)
-    assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == sorted(split.labels.tolist())
+    seen = [
+        (text[:length].tolist(), label)
+        for batch in evaluation_batches(split, 64)
+        for text, length, label in zip(batch.tokens, batch.lengths, batch.labels.tolist(), strict=True)
+    ]
+    texts = split.tokens.split(split.lengths.tolist())
+    labels = split.labels.tolist()
+    assert sorted(seen) == sorted((text.tolist(), label) for text, label in zip(texts, labels, strict=True))
+
+
+@pytest.mark.parametrize("longest", [30, 900, 3 * _EVALUATION_TOKENS])
+def test_evaluation_rows_are_each_there_once_in_full_batches_within_the_bound(longest: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for number in (0, 1, 2, *random.integers(3, 3_000, 20)):
+        lengths = random.integers(1, longest, number, endpoint=True)
+        batches = list(evaluation_rows(lengths))
+        assert sorted(row for rows in batches for row in rows) == list(range(number))
+        for rows in batches:
+            cost = lengths[rows].max()  # Of each row, padded.
+            assert len(rows) == 1 or len(rows) * cost <= _EVALUATION_TOKENS
+            assert rows is batches[-1] or (len(rows) + 1) * cost > _EVALUATION_TOKENS
+        for longer, shorter in pairwise(batches):
+            assert lengths[longer].min() >= lengths[shorter].max()
