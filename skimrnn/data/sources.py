@@ -38,9 +38,8 @@ def fetch_dataset(dataset: Dataset, source: str, mirror: Path | None, folder: Pa
     """Bring every split of `dataset` into `folder` as `<split>.parquet`, then `manifest.json`.
 
     The columns are text and label or, for a cloze dataset and for question answering, those that `checked_cloze` and
-    `checked_questions` give. The manifest says, for
-    each split, the rows, the rows of the official release and a digest of the content; and whether the whole is
-    complete. Missing, truncated or malformed data is a `UserError`.
+    `checked_questions` give. The manifest says, for each split, the rows, the rows of the official release and a digest
+    of the content; and whether the whole is complete. Missing, truncated or malformed data is a `UserError`.
     """
     revision, read = _open(dataset, source, mirror)
     splits = {}
