@@ -17,7 +17,7 @@ from skimrnn.data.sources import fetch_dataset
 from skimrnn.data.squad import tokenise_questions
 from skimrnn.data.tokens import tokenise_dataset
 from skimrnn.data.vectors import train_vectors, write_vectors
-from skimrnn.files import write_json, write_tensors
+from skimrnn.files import read_parquet, write_json, write_tensors
 from skimrnn.provenance import environment
 from skimrnn.training.checkpoint import run_digest
 from skimrnn.training.classification import build_classifier
@@ -107,6 +107,12 @@ def small_disk(tmp_path: Path):
         pytest.skip(f"a small disk cannot be mounted here: {mount.stderr.strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+def read_tokens(path: Path) -> tuple[list[list[str]], list[int]]:
+    """The token lists and the labels of one tokenised split."""
+    columns = read_parquet(path, "tokens", "label").to_pydict()
+    return [tokens.split(" ") for tokens in columns["tokens"]], columns["label"]
 
 
 def small_config(**training: object) -> Config:

@@ -40,11 +40,6 @@ class Lexicon:
     cues: tuple[tuple[str, ...], ...]
     fillers: tuple[str, ...]
 
-    @property
-    def all_cues(self) -> frozenset[str]:
-        """The cue words of every class."""
-        return frozenset(word for words in self.cues for word in words)
-
 
 def lexicon(dataset: Dataset) -> Lexicon:
     """The words of the embedded stand-in of `dataset`; the same on every machine."""

@@ -147,16 +147,6 @@ def _hashes(table: pa.Table) -> Iterator[int]:
         yield from (hash(tokens.lower()) for tokens in batch["tokens"].to_pylist())
 
 
-def read_texts(path: Path) -> list[list[str]]:
-    """The token lists of one tokenised split."""
-    return [tokens.split(" ") for tokens in read_parquet(path, "tokens")["tokens"].to_pylist()]
-
-
-def read_tokens(path: Path) -> tuple[list[list[str]], list[int]]:
-    """The token lists and the labels of one tokenised split."""
-    return read_texts(path), read_parquet(path, "label")["label"].to_pylist()
-
-
 def token_batches(path: Path, rows: int = 2_000) -> Iterator[pa.RecordBatch]:
     """The rows of one tokenised split, some at a time: the texts of a large one do not fit the memory as words."""
     with explain_parquet_errors(path), pq.ParquetFile(path) as file:

@@ -21,7 +21,6 @@ from skimrnn.config import Config
 from skimrnn.data.batches import collate
 from skimrnn.data.prepare import Prepared
 from skimrnn.data.questions import SCORED_SPLIT, collate_questions, read_questions, read_scoring
-from skimrnn.data.tokens import read_texts
 from skimrnn.files import read_tensors, write_json, write_tensors, write_text
 from skimrnn.layers import Decisions
 from skimrnn.measures.flops import flop_reduction
@@ -29,7 +28,7 @@ from skimrnn.measures.squad import score_answers
 from skimrnn.training.evaluate import evaluate
 from skimrnn.training.reading import answer_questions
 from skimrnn.training.record import load_classifier, load_reader
-from tests.conftest import untrained
+from tests.conftest import read_tokens, untrained
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def test_a_classifier(config: Config, prepared: Prepared, texts: Path, tmp_path:
     middle = skim.sweep.points[THRESHOLDS.index(0.5)]
     assert middle.scores["accuracy"] == pytest.approx(scores.accuracy, abs=1e-9)  # All texts fit into the sweep.
     assert middle.flop_reduction == flop_reduction(middle.skim_rate, 24, 4)
-    words = read_texts(texts / "test.parquet")
+    words, _ = read_tokens(texts / "test.parquet")
     assert all(sample.tokens == words[sample.row] for sample in skim.samples)
 
 

@@ -9,10 +9,10 @@ import torch
 from skimrnn.config import VectorsConfig
 from skimrnn.data.prepare import SPLITS, UNKNOWN, Prepared, open_prepared, prepare_dataset
 from skimrnn.data.registry import DATASETS
-from skimrnn.data.tokens import read_tokens
 from skimrnn.data.vectors import read_vectors, write_vectors
 from skimrnn.errors import UserError
 from skimrnn.files import read_json, write_json, write_parquet
+from tests.conftest import read_tokens
 
 
 def prepare(folder: Path, texts: dict[str, str], positive: str | None = None) -> Prepared:

@@ -8,18 +8,9 @@ import pyarrow as pa
 import pytest
 
 from skimrnn.data.registry import DATASETS
-from skimrnn.data.tokens import (
-    LONGEST,
-    MANY,
-    carve,
-    map_texts,
-    read_texts,
-    read_tokens,
-    split_spaces,
-    split_treebank,
-    tokenise_dataset,
-)
+from skimrnn.data.tokens import LONGEST, MANY, carve, map_texts, split_spaces, split_treebank, tokenise_dataset
 from skimrnn.files import read_json, write_json, write_parquet
+from tests.conftest import read_tokens
 
 
 def test_treebank_tokens() -> None:
@@ -47,7 +38,7 @@ def test_each_dataset_has_its_tokeniser(name: str, tokens: str, tmp_path: Path) 
     write_json(tmp_path / "manifest.json", {"dataset": name, "splits": {}})
     tokenise_dataset(DATASETS[name], tmp_path, tmp_path / "tokens", seed=0)
     for path in (tmp_path / "tokens").glob("*.parquet"):
-        assert {" ".join(text) for text in read_texts(path)} == {tokens}
+        assert {" ".join(text) for text in read_tokens(path)[0]} == {tokens}
 
 
 @pytest.mark.parametrize(("rows", "size"), [(25_000, 3_857), (120_000, 18_149), (41_664, 6_301), (10, 3)])
