@@ -34,7 +34,7 @@ def _digest_of(sources: Path) -> str:
 if _SOURCES.is_dir() and _digest_of(_SOURCES) != getattr(_cpu, "sources", None):
     raise UserError(f"{_SOURCES}: the kernels were built from other sources: build them anew (make, or pip install)")
 
-SUPPORTED_ISAS: list[str] = list(_cpu.supported)
+SUPPORTED_ISAS: list[str] = list(_cpu.lanes)
 """Instruction sets that were built and that this CPU has, best first."""
 
 _GATES = {"lstm": 4, "gru": 3}
@@ -92,12 +92,8 @@ def lstm(
     inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, *, reverse: bool = False
 ) -> tuple[Tensor, State]:
     """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D) and the last (h, c)."""
-    return _plain("lstm", inputs, lengths, state, weights, reverse)
-
-
-def gru(inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
-    """Run a plain GRU over `inputs` (T, B, E): outputs (T, B, D) and the last (h,)."""
-    return _plain("gru", inputs, lengths, state, weights, False)
+    sequence = _run("lstm", inputs, lengths, state, list(weights), 0.0, None, 1.0, reverse)
+    return sequence.outputs, sequence.state
 
 
 class Frozen:
@@ -128,13 +124,6 @@ class Frozen:
             raise TypeError(f"words must be (T, B) in int64 on the CPU, not {_found(inputs)}")
         _check_sequences(self._cell, inputs.shape[1], lengths, state, self._weights)
         return _infer(self._layer, self._weights, None, self._table, inputs, lengths, state, threshold, False)
-
-
-def _plain(
-    cell: str, inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, reverse: bool
-) -> tuple[Tensor, State]:
-    sequence = _run(cell, inputs, lengths, state, list(weights), 0.0, None, 1.0, reverse)
-    return sequence.outputs, sequence.state
 
 
 def _run(

@@ -100,7 +100,6 @@ class Core : public Layer {
                   sizes.skims ? sizes.small : 0),
         padded_(big_.panels * kLanes) {}
 
-  int lanes() const override { return kLanes; }
   int folded_size() const override { return big_.row_size() + cheap_size(); }
 
   void fold(const float* inputs, int64_t count, float* rows) const override {

@@ -90,7 +90,6 @@ struct Gradients {
 class Layer {
  public:
   virtual ~Layer() = default;
-  virtual int lanes() const = 0;
   // Floats in a row of `fold`.
   virtual int folded_size() const = 0;
   // Project `count` inputs (count, E) with the input weights of both cells and of the decision: (count, folded_size).
@@ -110,6 +109,7 @@ Layer* make_layer_avx512(bool, const Sizes&, const CellWeights&, const CellWeigh
 
 // What the instruction set reaches at best: see peaks.hpp.
 struct Peaks {
+  int lanes;             // floats in a vector
   double flops_a_round;  // of `multiply_add`
   float (*multiply_add)(int64_t rounds, float factor);
   float (*read)(const float* from, int64_t count, int64_t rounds);

@@ -121,13 +121,6 @@ std::vector<InstructionSet> instruction_sets() {
   };
 }
 
-std::vector<std::string> names(bool only_supported) {
-  std::vector<std::string> result;
-  for (const InstructionSet& set : instruction_sets())
-    if (set.supported || !only_supported) result.emplace_back(set.name);
-  return result;
-}
-
 template <class T>
 T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
@@ -239,12 +232,9 @@ Gradients make_gradients(Address outputs, Address last_hidden, Address last_cell
 NB_MODULE(_cpu, m) {
   using namespace skimrnn;
   m.attr("sources") = SKIMRNN_SOURCES;
-  m.attr("supported") = nb::cast(names(true));  // Best first.
-  m.attr("built") = nb::cast(names(false));
-  nb::dict lanes;  // Floats in a vector of each instruction set.
-  lanes["avx512"] = 16;
-  lanes["avx2"] = 8;
-  lanes["plain"] = 4;
+  nb::dict lanes;  // Floats in a vector of each supported instruction set: of others, no code may run.
+  for (const InstructionSet& set : instruction_sets())
+    if (set.supported) lanes[set.name] = set.peaks().lanes;
   m.attr("lanes") = lanes;
   nb::class_<Batch>(m, "Batch");
   nb::class_<Results>(m, "Results");
@@ -259,7 +249,6 @@ NB_MODULE(_cpu, m) {
   m.def("multiply_add", &multiply_add);
   m.def("read_array", &read_array);
   nb::class_<Layer>(m, "Layer")
-      .def_prop_ro("lanes", &Layer::lanes)
       .def_prop_ro("folded_size", &Layer::folded_size)
       .def(
           "fold",

@@ -33,7 +33,7 @@ inline float read_rounds(const float* from, int64_t count, int64_t rounds) {
   return sum(sums[0]);
 }
 
-inline Peaks make_peaks() { return {2.0 * kChains * kLanes, multiply_add_rounds, read_rounds}; }
+inline Peaks make_peaks() { return {kLanes, 2.0 * kChains * kLanes, multiply_add_rounds, read_rounds}; }
 
 }  // namespace
 }  // namespace skimrnn
