@@ -25,7 +25,7 @@ from skimrnn.reporting.figure_style import (
     panels_of,
 )
 from skimrnn.reporting.records import Measured, Results
-from skimrnn.reporting.systems import of_size, system_titles
+from skimrnn.reporting.systems import of_size, skims, system_titles
 from skimrnn.reporting.table import NOT_RUN
 
 _TRAINED_FOR = 0.5
@@ -35,7 +35,7 @@ _PALETTE = (*COLOURS[1:], STANDARD)  # The standard model is a grey line in thes
 
 
 def _skimming(results: Results) -> dict[str, Any]:
-    return {name: model for name, model in results.config.models.items() if hasattr(model, "small_size")}
+    return {name: model for name, model in results.config.models.items() if skims(model)}
 
 
 def _sizes(results: Results, models: Mapping[str, Any]) -> dict[tuple[int, int], str]:
@@ -46,7 +46,7 @@ def _sizes(results: Results, models: Mapping[str, Any]) -> dict[tuple[int, int],
 
 def _standard(results: Results) -> str | None:
     """The first model of the config that reads everything."""
-    return next((name for name, model in results.config.models.items() if not hasattr(model, "small_size")), None)
+    return next((name for name, model in results.config.models.items() if not skims(model)), None)
 
 
 def _not_run() -> Figure:

@@ -12,10 +12,10 @@ from skimrnn.analysis.artefact import Analysis, CalibrationBin, Confidence
 from skimrnn.data.registry import get_dataset
 from skimrnn.files import write_text
 from skimrnn.reporting.estimates import over_examples, run_name
-from skimrnn.reporting.evidence import Evidence, skims
+from skimrnn.reporting.evidence import Evidence
 from skimrnn.reporting.records import Measured
 from skimrnn.reporting.statistics import LAYERS, MODELLING_LAYERS, confidence_difference
-from skimrnn.reporting.systems import system_titles
+from skimrnn.reporting.systems import skims, system_titles
 from skimrnn.reporting.table import NOT_RUN, WARNING
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from skimrnn.analysis.artefact import Analysis
 from skimrnn.benchmarks.gpu import GPUReport
 from skimrnn.benchmarks.latency import Report
-from skimrnn.config import Config, LSTMConfig, ModelConfig, SkimLSTMConfig
+from skimrnn.config import Config, ModelConfig
 from skimrnn.data.registry import DATASETS, Task
 from skimrnn.files import read_model
 from skimrnn.reporting.records import Results, Run, read_task_results
@@ -76,18 +76,3 @@ def read_evidence(config: Config, folder: Path) -> Evidence:
         read_model(cpu, Report) if cpu.exists() else None,
         read_model(gpu, GPUReport) if gpu.exists() else None,
     )
-
-
-def skims(model: ModelConfig) -> bool:
-    """Whether a model has two cells, so that it skims (d' > 0) or skips (d' = 0)."""
-    return hasattr(model, "small_size")
-
-
-def is_skim_lstm(model: ModelConfig) -> bool:
-    """Whether a model is a classifier that skims (d' > 0)."""
-    return isinstance(model, SkimLSTMConfig) and model.small_size > 0
-
-
-def is_lstm(model: ModelConfig) -> bool:
-    """Whether a model is the standard LSTM as a classifier."""
-    return isinstance(model, LSTMConfig)

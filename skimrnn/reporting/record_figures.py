@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from skimrnn.config import SkimLSTMConfig, SkimmingConfig
 from skimrnn.reporting.figure_style import (
     MARKERS,
     SKIM,
@@ -19,7 +18,7 @@ from skimrnn.reporting.figure_style import (
     panels_of,
 )
 from skimrnn.reporting.records import Results, Run
-from skimrnn.reporting.systems import paper_value, system_titles
+from skimrnn.reporting.systems import paper_value, skims, system_titles
 from skimrnn.reporting.table import NOT_RUN
 
 
@@ -31,9 +30,8 @@ def _accuracy_flops(results: Results) -> Figure:
             published = results.measured(dataset, name, lambda record: record.flop_reduction.published_convention)
             if accuracy is None or exact is None or published is None:
                 continue
-            skims = isinstance(model, SkimLSTMConfig)
             look = _point_look(index)
-            if skims:
+            if skims(model):
                 axes.plot([exact.mean, published.mean], [accuracy.mean] * 2, color="#999999", linewidth=0.7, zorder=1)
                 axes.plot(published.mean, accuracy.mean, **look, markerfacecolor="white", linestyle="none")
             axes.errorbar(exact.mean, accuracy.mean, accuracy.sd, exact.sd, **look, linestyle="none", elinewidth=0.9)
@@ -59,7 +57,7 @@ def _skim_rate(results: Results) -> Figure:
     titles = system_titles(results.config)
 
     def draw(axes: Axes, dataset: str) -> None:
-        models = {n: m for n, m in results.config.models_of(dataset).items() if isinstance(m, SkimLSTMConfig)}
+        models = {n: m for n, m in results.config.models_of(dataset).items() if skims(m)}
         for place, (name, model) in enumerate(models.items()):
             ours = results.measured(dataset, name, lambda record: 100 * record.test.skim_rate)
             if ours is None:
@@ -88,7 +86,7 @@ def _training(results: Results, quality: Callable[[Any], float], label: str) -> 
     def draw(axes: Axes, dataset: str, value: Callable[[Any], float], label: str, standard: bool) -> None:
         for index, (name, model) in enumerate(results.config.models.items()):
             runs = results.of_model(dataset, name)
-            if not runs or not (standard or isinstance(model, SkimmingConfig)):
+            if not runs or not (standard or skims(model)):
                 continue
             look = line_look(index)
             curves = [_curve(run, value) for run in runs]

@@ -22,7 +22,7 @@ from skimrnn.reporting.estimates import (
     run_name,
     signed,
 )
-from skimrnn.reporting.evidence import Evidence, is_lstm, is_skim_lstm, skims
+from skimrnn.reporting.evidence import Evidence
 from skimrnn.reporting.speed_statistics import (
     beats_gpu_latency,
     gap_closes,
@@ -37,6 +37,7 @@ from skimrnn.reporting.sweep_statistics import (
     threshold_is_smooth,
     threshold_moves_flops,
 )
+from skimrnn.reporting.systems import is_lstm, is_skim_lstm, skims
 
 ALLOWED_LOSS = 1.0
 """Points of accuracy that a model may lose and still count as accurate: the margin of the first claim."""

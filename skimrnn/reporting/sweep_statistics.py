@@ -23,7 +23,8 @@ from skimrnn.reporting.estimates import (
     run_name,
     signed,
 )
-from skimrnn.reporting.evidence import Evidence, is_lstm, is_skim_lstm, skims
+from skimrnn.reporting.evidence import Evidence
+from skimrnn.reporting.systems import is_lstm, is_skim_lstm, skims
 
 _CONVENTIONS = ("exact_count", "published_convention")
 _GRID = 9  # Values of Flop-r at which two curves are compared.

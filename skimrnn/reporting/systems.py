@@ -1,10 +1,11 @@
-"""The rows of the classification table: what the systems are called, and what the paper prints for them."""
+"""The systems: of which kind they are, what they are called, and what the paper prints for them."""
 
 from collections import Counter
 
 from skimrnn.config import (
     Config,
     LSTMAttConfig,
+    LSTMConfig,
     ModelConfig,
     ReaderConfig,
     SkimLSTMAttConfig,
@@ -17,6 +18,21 @@ from skimrnn.published import published_value, published_values
 
 CITED = {"lstm_jump": "LSTM-Jump", "vcrnn": "VCRNN", "sota": "SOTA"}
 """Systems that the paper cites and that are not run here, with their titles."""
+
+
+def skims(model: ModelConfig) -> bool:
+    """Whether a model has two cells, so that it skims (d' > 0) or skips (d' = 0)."""
+    return isinstance(model, SkimmingConfig)
+
+
+def is_skim_lstm(model: ModelConfig) -> bool:
+    """Whether a model is a classifier that skims (d' > 0)."""
+    return isinstance(model, SkimLSTMConfig) and model.small_size > 0
+
+
+def is_lstm(model: ModelConfig) -> bool:
+    """Whether a model is the standard LSTM as a classifier."""
+    return isinstance(model, LSTMConfig)
 
 
 def system_titles(config: Config) -> dict[str, str]:

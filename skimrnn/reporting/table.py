@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from skimrnn.config import ModelConfig, SkimLSTMConfig
+from skimrnn.config import ModelConfig
 from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.provenance import Environment
 from skimrnn.published import published_value
 from skimrnn.reporting.records import Measured, Results, training_kernel
-from skimrnn.reporting.systems import CITED, in_paper, paper_value, system_titles
+from skimrnn.reporting.systems import CITED, in_paper, paper_value, skims, system_titles
 from skimrnn.training.record import DataRecord, Record
 
 NOT_RUN = "not run"
@@ -145,9 +145,9 @@ def _model_row(results: Results, dataset: str, name: str, title: str) -> Row:
     entries = []
     for column in COLUMNS:
         published = paper_value(dataset, model, column.metric) if column.printed else None
-        if column.way and isinstance(model, SkimLSTMConfig):
+        if column.way and skims(model):
             entries.append(Entry(column, published, results.speedup(dataset, name, column.way)))
-        elif column.value and (isinstance(model, SkimLSTMConfig) or column.metric == "accuracy"):
+        elif column.value and (skims(model) or column.metric == "accuracy"):
             entries.append(Entry(column, published, results.measured(dataset, name, column.value)))
         elif column.metric == "skim_rate":
             entries.append(Entry(column, published, None, NOTHING))

@@ -20,6 +20,7 @@ from skimrnn.analysis.artefact import (
 from skimrnn.config import Config
 from skimrnn.files import write_json
 from skimrnn.measures.flops import FlopReduction
+from skimrnn.reporting.systems import skims
 from tests.reporting.conftest import build_record, changed, reading_record, sequences_of, store_record
 
 EXAMPLES = 400
@@ -143,12 +144,11 @@ def store_analysed(
     folder: Path, config: Config, dataset: str, model: str, seed: int, score: float, **options: float
 ) -> None:
     """Write a record with this score (a multiple of 1/400, for F1 of 1/10) and its analysis below `folder`."""
-    skims = hasattr(config.models[model], "small_size")
     if dataset == "squad":
         record = reading_record(config, model, seed, score)
         record = record.model_copy(update={"test": record.test.model_copy(update={"em": round(score - 0.1, 4)})})
     else:
         record = changed(build_record(config, dataset, model, seed), "test.accuracy", score)
     path = store_record(folder, record)
-    analysis = analysis_of(record, skims, **options)
+    analysis = analysis_of(record, skims(config.models[model]), **options)
     write_json(path.with_suffix(".analysis.json"), analysis.model_dump(mode="json"))

@@ -15,6 +15,7 @@ from skimrnn.reporting.figure_style import COLOURS, DASHES, EXTENSIONS, line_loo
 from skimrnn.reporting.figures import FIGURES, READING_FIGURES, write_figures
 from skimrnn.reporting.record_figures import RECORD_FIGURES
 from skimrnn.reporting.records import Results, read_reading_results, read_results
+from skimrnn.reporting.systems import skims
 from tests.conftest import ROOT
 from tests.reporting.analyses import store_analysed
 from tests.reporting.conftest import sequences_of
@@ -96,7 +97,7 @@ def test_a_trade_off_runs_between_the_thresholds_that_were_tried(config: Config,
 
 def test_no_two_trade_offs_share_a_colour():
     config = read_config(ROOT / "config" / "paper.yaml").for_task("classification")
-    shown = [model for model in config.models.values() if hasattr(model, "small_size") and model.hidden_size == 100]
+    shown = [model for model in config.models.values() if skims(model) and model.hidden_size == 100]
     assert len({_look(index)["color"] for index in range(len(shown))}) == len(shown) == 8
 
 

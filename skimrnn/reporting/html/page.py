@@ -5,7 +5,6 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from skimrnn.config import SkimmingConfig
 from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.errors import explain_os_errors
@@ -24,7 +23,7 @@ from skimrnn.reporting.html.summary import summarise
 from skimrnn.reporting.html.texts import TRAINED_FOR, TextMaker
 from skimrnn.reporting.html.verdicts import MARKS, score_claims
 from skimrnn.reporting.records import Results, Run
-from skimrnn.reporting.systems import system_titles
+from skimrnn.reporting.systems import skims, system_titles
 from skimrnn.reporting.table import NOTHING, commit_text
 from skimrnn.reporting.table_formats import document_of
 from skimrnn.training.record import Record, read_timing
@@ -160,13 +159,12 @@ def _missing(results: Results) -> list[Missing]:
 def _provenance(run: Run, titles: dict[str, str]) -> list[str]:
     record, timing = run.record, read_timing(run.path)
     environment = record.training.environment
-    skims = isinstance(record.config.model, SkimmingConfig)
     return [
         get_dataset(record.config.dataset).title,
         titles[record.config.model_name],
         str(record.config.seed),
         f"{100 * (record.test.accuracy if isinstance(record, Record) else record.test.f1):.1f} %",
-        f"{100 * record.test.skim_rate:.1f} %" if skims else NOTHING,
+        f"{100 * record.test.skim_rate:.1f} %" if skims(record.config.model) else NOTHING,
         f"{record.training.steps:,} (best {record.training.best_step:,})",
         {"patience": "patience", "max_steps": "step limit", "unfinished": "not finished"}[record.training.stopped],
         duration(timing.wall_seconds),
