@@ -195,12 +195,11 @@ def skim_gru(
 def lstm(
     inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, *, reverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Run a plain LSTM on the kernel in use: outputs (T, B, D), zero past each sequence's length, and the last h."""
+    """Run a plain LSTM on the kernel in use: see `skimrnn.kernels.reference.lstm`."""
     run = reference.lstm
     if runs_models_together(inputs, *state):
         assert _gpu is not None
         run = _gpu.lstm
     elif _runs_compiled(inputs, *state):
         run = cpu.lstm
-    outputs, last = run(inputs, lengths, state, weights, reverse=reverse)
-    return outputs, last[0]
+    return run(inputs, lengths, state, weights, reverse=reverse)

@@ -90,10 +90,10 @@ def skim_gru(
 
 def lstm(
     inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, *, reverse: bool = False
-) -> tuple[Tensor, State]:
-    """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D) and the last (h, c)."""
+) -> tuple[Tensor, Tensor]:
+    """Run a plain LSTM: see `skimrnn.kernels.reference.lstm`."""
     sequence = _run("lstm", inputs, lengths, state, list(weights), 0.0, None, 1.0, reverse)
-    return sequence.outputs, sequence.state
+    return sequence.outputs, sequence.state[0]
 
 
 class Frozen:

@@ -108,14 +108,14 @@ def skim_lstm(
 
 def lstm(
     inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, *, reverse: bool = False
-) -> tuple[Tensor, State]:
-    """Run a plain LSTM over `inputs` (T, B, E), or several with a leading dimension: outputs and the last (h, c)."""
+) -> tuple[Tensor, Tensor]:
+    """Run a plain LSTM, or several with a leading dimension: see `skimrnn.kernels.reference.lstm`."""
     if reverse:
         order = reversal(lengths, inputs.shape[-3])
         outputs, last = lstm(reorder(inputs, order), lengths, state, weights)
         return reorder(outputs, order), last
-    outputs, hidden, cell, _, _ = _run(inputs, lengths, state, [*weights], 0.0, None, 1.0)
-    return outputs, (hidden, cell)
+    outputs, last, *_ = _run(inputs, lengths, state, [*weights], 0.0, None, 1.0)
+    return outputs, last
 
 
 def _run(

@@ -116,21 +116,21 @@ def skim_gru(
 
 def lstm(
     inputs: Tensor, lengths: Tensor, state: State, weights: CellWeights, *, reverse: bool = False
-) -> tuple[Tensor, State]:
-    """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D), zero past each length, and the last h alone.
+) -> tuple[Tensor, Tensor]:
+    """Run a plain LSTM over `inputs` (T, B, E): outputs (T, B, D), zero past each length, and the last h (B, D).
 
     Torch's kernel, which reads the padding, too: in training on the CPU a packed batch takes it three times as long.
     """
     if reverse:
         order = reversal(lengths, len(inputs))
-        outputs, last_state = lstm(reorder(inputs, order), lengths, state, weights)
-        return reorder(outputs, order), last_state
+        outputs, last = lstm(reorder(inputs, order), lengths, state, weights)
+        return reorder(outputs, order), last
     hidden, cell = state
     training = torch.is_grad_enabled()
     outputs = torch.lstm(inputs, (hidden[None], cell[None]), list(weights), True, 1, 0.0, training, False, False)[0]
     valid = torch.arange(len(inputs), device=inputs.device)[:, None] < lengths[None, :]  # (T, B)
     last = outputs[lengths - 1, torch.arange(inputs.shape[1], device=inputs.device)]
-    return outputs.masked_fill(~valid[..., None], 0.0), (last,)
+    return outputs.masked_fill(~valid[..., None], 0.0), last
 
 
 def _run(
