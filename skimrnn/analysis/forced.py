@@ -27,22 +27,9 @@ class ForcedSkimLSTM(SkimLSTM):
     @classmethod
     def of(cls, layer: SkimLSTM) -> Self:
         """A copy of a trained layer."""
-        weight = layer.get_parameter("weight_ih_l0")
-        copy = cls(
-            layer.input_size,
-            layer.hidden_size,
-            layer.num_layers,
-            layer.bias,
-            layer.batch_first,
-            layer.dropout,
-            layer.bidirectional,
-            small_size=layer.small_size,
-            threshold=layer.threshold,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
+        copy = cls._like(layer, layer.get_parameter("weight_ih_l0"), layer.small_size, layer.threshold)
         copy.load_state_dict(layer.state_dict())
-        return copy.train(layer.training)
+        return copy
 
     def _run_direction(self, inputs: Tensor, lengths: Tensor, state: State, suffix: str) -> SkimSequence:
         if self.force is None or not (self.texts is None or torch.equal(self.texts, lengths.cpu())):

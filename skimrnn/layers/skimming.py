@@ -112,22 +112,27 @@ class SkimmingLayer(nn.Module):
             raise ValueError("an LSTM with projections (proj_size) has no skimming counterpart")
         # Under all names of the big cell, which are torch's; computed, where they are pruned or parametrized.
         weights = {name: getattr(rnn, name).detach() for names in rnn._all_weights for name in names}
-        weight = weights["weight_ih_l0"]
-        layer = cls(
-            rnn.input_size,
-            rnn.hidden_size,
-            rnn.num_layers,
-            rnn.bias,
-            rnn.batch_first,
-            rnn.dropout,
-            rnn.bidirectional,
+        layer = cls._like(rnn, weights["weight_ih_l0"], small_size, threshold)
+        layer.load_state_dict(weights, strict=False)  # The small cell and the decision are not there.
+        return layer
+
+    @classmethod
+    def _like(cls, layer: "nn.RNNBase | SkimmingLayer", weight: Tensor, small_size: int, threshold: float) -> Self:
+        """A new layer with another's sizes, options and mode, on the device and in the dtype of `weight`."""
+        new = cls(
+            layer.input_size,
+            layer.hidden_size,
+            layer.num_layers,
+            layer.bias,
+            layer.batch_first,
+            layer.dropout,
+            layer.bidirectional,
             small_size=small_size,
             threshold=threshold,
             device=weight.device,
             dtype=weight.dtype,
         )
-        layer.load_state_dict(weights, strict=False)  # The small cell and the decision are not there.
-        return layer.train(rnn.training)
+        return new.train(layer.training)
 
     @property
     def threshold(self) -> float:
