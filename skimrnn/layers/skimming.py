@@ -27,11 +27,14 @@ class Decisions(NamedTuple):
     lengths: Tensor  # (B), int64: real tokens of each sequence
 
     def skim_rate(self) -> Tensor:
-        """The share of real tokens that are skimmed, over all layers and directions (a number from 0 to 1)."""
+        """The share of real tokens that are skimmed, over all layers and directions: 0 to 1, NaN without a sequence."""
         return 1 - self.read.sum() / (len(self.read) * self.lengths.sum())
 
     def skim_loss(self) -> Tensor:
-        """Mean over sequences (and layers) of (1/T) sum_t -log p_t(skim) over T real tokens: the loss's skim term."""
+        """Mean over sequences (and layers) of (1/T) sum_t -log p_t(skim) over T real tokens: the loss's skim term.
+
+        NaN without a sequence, as torch's means are.
+        """
         return (self.log_probabilities[..., 1].sum(dim=1) / -self.lengths).mean()
 
 
