@@ -28,8 +28,9 @@ class ProgressReporter:
         self._title = title
         self._bar: Progress | None = None
         self._task: TaskID
-        self._started = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
         self._first_step: int | None = None
+        self._started: float  # When it was at its first step: before, data are read.
         if bar and sys.stderr.isatty():
             # Imported here: a machine that only trains can do without it.
             from rich.console import Console
@@ -64,12 +65,12 @@ class ProgressReporter:
             return
         now = time.monotonic()
         if self._first_step is None:
-            self._first_step = step
+            self._first_step, self._started = step, now
         if now - self._last_line < _SECONDS_BETWEEN_LINES:
             return
         self._last_line = now
-        rate = (step - self._first_step) / (now - self._started)
-        left = f"{(expected_steps - step) / rate:.0f} s" if rate else "unknown"
+        done, seconds = step - self._first_step, now - self._started
+        left = f"{(expected_steps - step) * seconds / done:.0f} s" if done else "unknown"
         print(f"{self._title}: step {step} of {expected_steps}, {status}, ETA {left}", file=sys.stderr, flush=True)
 
     def message(self, text: str) -> None:
