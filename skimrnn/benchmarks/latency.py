@@ -82,13 +82,14 @@ class Report(Closed):
 
 
 class Task(NamedTuple):
-    """Functions that are timed together."""
+    """Functions that are timed together; `skipped` says of others why they are not."""
 
     setting: Mapping[str, float | int | str]
     tokens: int
     functions: Mapping[str, Callable[[], object]]
     costs: Mapping[str, Cost] = {}
     memory: Mapping[str, Callable[[], float | None]] = {}
+    skipped: Mapping[str, str] = {}
 
 
 def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -> Report:
@@ -105,7 +106,8 @@ def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -
             peaks.append(measure_peaks([_weight_bytes(size) for size in SIZES]))
             torch.manual_seed(0)  # Each sweep makes the same tasks.
             for name in names:
-                for place, task in enumerate(BENCHMARKS[name](skipped)):
+                for place, task in enumerate(BENCHMARKS[name]()):
+                    skipped |= task.skipped
                     tasks.setdefault((name, place), task._replace(functions={}))
                     timings = time_together(task.functions, math.ceil(rounds / SWEEPS))
                     for function, timing in timings.items():
@@ -139,23 +141,25 @@ def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -
     )
 
 
-def _plain(skipped: dict[str, str]) -> Iterator[Task]:
+def _plain() -> Iterator[Task]:
     """Batch 1, one thread: our standard LSTM and all competitors."""
     torch.set_num_threads(1)
     for size in SIZES:
         lstm = nn.LSTM(WIDTH, size).eval()
         inputs = torch.randn(STEPS, 1, WIDTH)
         functions: dict[str, Callable[[], object]] = {"ours": _ours(lstm, inputs)}
+        skipped = {}
         for name, make in COMPETITORS.items():
             try:
                 functions[name] = make(lstm, inputs)
             except UnavailableError as reason:
                 skipped[name] = str(reason)
         costs = {name: _cost(size, 0, 0.0) for name in functions}
-        yield Task({"hidden_size": size, "steps": STEPS, "threads": 1}, STEPS, functions, costs)
+        setting = {"hidden_size": size, "steps": STEPS, "threads": 1}
+        yield Task(setting, STEPS, functions, costs, skipped=skipped)
 
 
-def _skimming(skipped: dict[str, str]) -> Iterator[Task]:
+def _skimming() -> Iterator[Task]:
     """Batch 1, one thread: Skim-LSTM at set rates, projected on demand and folded, each beside our LSTM."""
     torch.set_num_threads(1)
     for size in SIZES:
@@ -183,7 +187,7 @@ def _skimming(skipped: dict[str, str]) -> Iterator[Task]:
                 yield Task(setting, STEPS, functions, costs)
 
 
-def _training(skipped: dict[str, str]) -> Iterator[Task]:
+def _training() -> Iterator[Task]:
     """One training step, forward and backward, beside `nn.LSTM`'s."""
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -203,7 +207,7 @@ def _training(skipped: dict[str, str]) -> Iterator[Task]:
             yield Task(setting, batch * steps, functions, costs, memory)
 
 
-def _batched(skipped: dict[str, str]) -> Iterator[Task]:
+def _batched() -> Iterator[Task]:
     """Evaluation of ragged batches on two threads."""
     torch.set_num_threads(2)
     lengths = torch.randint(5, 100, (128,))
@@ -224,7 +228,7 @@ def _batched(skipped: dict[str, str]) -> Iterator[Task]:
             yield Task(setting, int(lengths.sum()), functions, costs)
 
 
-def _lengths(skipped: dict[str, str]) -> Iterator[Task]:
+def _lengths() -> Iterator[Task]:
     """Batch 1, one thread: time and memory as the text grows."""
     torch.set_num_threads(1)
     for steps in (100, 300, 1000, 3000, 10_000, 100_000):
@@ -233,7 +237,7 @@ def _lengths(skipped: dict[str, str]) -> Iterator[Task]:
         yield Task({"steps": steps, "hidden_size": 100, "threads": 1}, steps, functions, memory=memory)
 
 
-def _reader_training(skipped: dict[str, str]) -> Iterator[Task]:
+def _reader_training() -> Iterator[Task]:
     """A training step of Sk-LSTM+Att beside one of LSTM+Att: forward and backward, without the optimizer."""
     torch.set_num_threads(1)
     batch = _questions(32, 60, 220)
@@ -245,7 +249,7 @@ def _reader_training(skipped: dict[str, str]) -> Iterator[Task]:
         yield Task(setting, tokens, functions)
 
 
-def _reader_evaluation(skipped: dict[str, str]) -> Iterator[Task]:
+def _reader_evaluation() -> Iterator[Task]:
     """Sk-LSTM+Att at set skim rates beside LSTM+Att: the whole model, and its layers alone."""
     torch.set_num_threads(1)
     batch = _questions(40, 130, 150)
@@ -267,7 +271,7 @@ def _reader_evaluation(skipped: dict[str, str]) -> Iterator[Task]:
             yield Task(setting, tokens, functions)
 
 
-BENCHMARKS: dict[str, Callable[[dict[str, str]], Iterator[Task]]] = {
+BENCHMARKS: dict[str, Callable[[], Iterator[Task]]] = {
     "plain": _plain,
     "skimming": _skimming,
     "training": _training,

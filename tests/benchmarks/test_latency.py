@@ -67,7 +67,7 @@ def test_what_is_timed_as_skimming_skims_at_the_set_rate_and_nothing_else_does(n
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     for constant, value in {"SIZES": (30,), "RATES": (0.5,), "STEPS": 40}.items():
         monkeypatch.setattr(latency, constant, value)
-    for task in latency.BENCHMARKS[name]({}):
+    for task in latency.BENCHMARKS[name]():
         small, rate = task.setting["small_size"], task.setting["skim_rate"]
         for function in task.functions.keys() - {"torch"}:
             outputs = outputs_of(task.functions[function]())
@@ -98,12 +98,13 @@ def test_every_sweep_times_the_same_tasks(monkeypatch):
     """Samples of all sweeps stand together, and memory is measured once."""
     made, measured = [], []
 
-    def tasks(skipped):
+    def tasks():
         for size in (1, 2):
             drawn = float(torch.rand(()))  # as skim rates and lengths are
             made.append((size, drawn))
             memory = {"sleep": lambda size=size: measured.append(size) or 4.0 * size}
-            yield Task({"size": size, "drawn": drawn}, 10, {"sleep": lambda: None, "wake": lambda: None}, {}, memory)
+            functions = {"sleep": lambda: None, "wake": lambda: None}
+            yield Task({"size": size, "drawn": drawn}, 10, functions, {}, memory, {"dream": f"not at {size}"})
 
     monkeypatch.setitem(latency.BENCHMARKS, "tiny", tasks)
     peaks = iter([Peaks(flops=2.0, bandwidth={8: 1.0}), Peaks(flops=1.0, bandwidth={8: 5.0})] * 2)
@@ -118,7 +119,7 @@ def test_every_sweep_times_the_same_tasks(monkeypatch):
         ("wake", 2, None),
     ]
     assert all(len(m.timing.samples) == 6 for m in report.measurements)
-    assert measured == [1, 2]
+    assert measured == [1, 2] and report.skipped == {"dream": "not at 2"}
     assert report.peaks == Peaks(flops=2.0, bandwidth={8: 5.0})
 
 
