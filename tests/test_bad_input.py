@@ -42,7 +42,7 @@ def run(stages: Path, *command: str, config: str = "config.yaml") -> Result:
     return CliRunner().invoke(app, [verb, "--config", str(stages / config), *options])
 
 
-def error_of(stages: Path, *command: str, config: str = "config.yaml") -> str:
+def refusal_of(stages: Path, *command: str, config: str = "config.yaml") -> str:
     """The one line of a command that fails and writes nothing."""
     before = sorted(stages.rglob("*"))
     result = run(stages, *command, config=config)
@@ -96,7 +96,7 @@ def changed(command: list[str], **options: str) -> list[str]:
     ],
 )
 def test_another_steps_folder(command: list[str], message: str, stages: Path) -> None:
-    assert message in error_of(stages, *command)
+    assert message in refusal_of(stages, *command)
 
 
 def test_a_folder_in_a_files_place_is_told_before_the_work(stages: Path) -> None:
@@ -138,7 +138,7 @@ def without_digest(path: Path) -> None:
 )
 def test_a_damaged_file(command: list[str], file: str, damage: Damage, message: str, stages: Path) -> None:
     damage(stages / "sst" / file)
-    line = error_of(stages, *command)
+    line = refusal_of(stages, *command)
     assert message in line and (Path(file).name in line or str(Path(file).parent) in line)
 
 
@@ -160,7 +160,7 @@ def test_a_damaged_file(command: list[str], file: str, damage: Damage, message: 
 )
 def test_a_config_that_cannot_be_read(text: str, message: str, stages: Path) -> None:
     write_text(stages / "bad.yaml", text)
-    assert f"bad.yaml: {message}" in error_of(stages, *TRAIN, config="bad.yaml")
+    assert f"bad.yaml: {message}" in refusal_of(stages, *TRAIN, config="bad.yaml")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_config_that_cannot_be_read(text: str, message: str, stages: Path) -> 
 def test_a_value_that_cannot_be(key: str, value: object, message: str, stages: Path) -> None:
     values = yaml.safe_load((stages / "config.yaml").read_text())
     write_text(stages / "config.yaml", yaml.safe_dump(values | {key: value}))
-    assert f"config.yaml: {message}" in error_of(stages, *TRAIN)
+    assert f"config.yaml: {message}" in refusal_of(stages, *TRAIN)
 
 
 def test_what_a_merge_brings_may_be_given_anew(stages: Path) -> None:
@@ -231,7 +231,7 @@ def words(*names: str) -> dict[str, np.ndarray]:
 )
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_bad_word_vectors(name: str, write: Damage, message: str, stages: Path) -> None:
-    assert message in error_of(stages, *vector_file(stages, name, write))
+    assert message in refusal_of(stages, *vector_file(stages, name, write))
 
 
 def test_no_word_is_frequent_enough(stages: Path) -> None:
@@ -239,7 +239,7 @@ def test_no_word_is_frequent_enough(stages: Path) -> None:
     values["vectors"]["min_count"] = 10_000_000
     write_text(stages / "config.yaml", yaml.safe_dump(values))
     message = "no word stands 10000000 times in the texts: lower vectors.min_count"
-    assert message in error_of(stages, "vectors", "--tokens", "@sst/tokens", "--output", "@out")
+    assert message in refusal_of(stages, "vectors", "--tokens", "@sst/tokens", "--output", "@out")
 
 
 def test_what_is_not_a_file_is_not_replaced(tmp_path: Path) -> None:
@@ -253,12 +253,12 @@ def test_what_is_not_a_file_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_too_long_is_one_line(stages: Path) -> None:
-    assert "File name too long" in error_of(stages, *changed(TRAIN, output=f"@{'x' * 5_000}"))
+    assert "File name too long" in refusal_of(stages, *changed(TRAIN, output=f"@{'x' * 5_000}"))
 
 
 def test_an_unfinished_classifier_is_not_scored(stages: Path) -> None:
     assert run(stages, *TRAIN, "--until", "20").exit_code == 0
-    assert "out: the run is not finished: train on" in error_of(stages, *EVALUATE)
+    assert "out: the run is not finished: train on" in refusal_of(stages, *EVALUATE)
 
 
 @pytest.mark.parametrize("text", ["null", "[]", '{"SetFit/sst2/test.parquet": {}}'])
@@ -272,7 +272,7 @@ def test_weights_of_another_config_are_not_timed(stages: Path) -> None:
     run = stages / "runs" / "sst" / "skim" / "0"
     write_tensors(run / "weights.safetensors", {"embedding.weight": torch.ones(2, 2)}, {"run": "of another config"})
     command = ["speed", "--dataset", "sst", "--prepared", "@sst/prepared", "--runs", "@runs", "--output", "@out"]
-    assert "weights.safetensors: of another config or other data" in error_of(stages, *command)
+    assert "weights.safetensors: of another config or other data" in refusal_of(stages, *command)
 
 
 def test_a_mirror_that_lacks_what_its_manifest_lists_is_damaged(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_a_mirror_too_small_to_set_a_validation_split_apart(tmp_path: Path) -> N
     write_json(tmp_path / "raw/manifest.json", {"dataset": "imdb", "splits": {}})
     write_text(tmp_path / "config.yaml", yaml.safe_dump(small_config().model_dump(mode="json")))
     command = changed(TOKENISE, dataset="imdb", raw="@raw")
-    assert "too few rows in train to set a validation split apart" in error_of(tmp_path, *command)
+    assert "too few rows in train to set a validation split apart" in refusal_of(tmp_path, *command)
 
 
 @pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ENETDOWN])

@@ -216,7 +216,7 @@ def with_smaller_readers(config: Config, **smaller: dict[str, int]) -> Config:
     return Config.model_validate(config.model_dump() | {"datasets": squad, "models": models})
 
 
-def store_readers(folder: Path, config: Config, reductions: dict[str, float], seeds: tuple[int, ...] = (0, 1)) -> None:
+def store_reduced(folder: Path, config: Config, reductions: dict[str, float], seeds: tuple[int, ...] = (0, 1)) -> None:
     """Readers with an F1 of 0.7, the smaller at a Flop-r by the exact count, and at 2.0 by the other."""
     for seed in seeds:
         store_analysed(folder, config, "squad", "skim", seed, 0.7, at_one=0.5)
@@ -245,7 +245,7 @@ def test_a_shrunk_reader_has_fewer_layers_or_a_smaller_d(
     changes: dict[str, int], layers: bool, size: bool, config: Config, tmp_path: Path
 ):
     readers = with_smaller_readers(config, other=changes)
-    store_readers(tmp_path, readers, {"other": 2.0})
+    store_reduced(tmp_path, readers, {"other": 2.0})
     evidence = read_evidence(readers, tmp_path)
     for statistic, counts in (("skimming_beats_fewer_layers", layers), ("skimming_beats_smaller_size", size)):
         finding = found(evidence, statistic, "squad")
@@ -263,14 +263,14 @@ def test_a_smaller_reader_beyond_the_sweep_is_named_and_not_taken_for_one_that_w
     config: Config, tmp_path: Path
 ):
     readers = with_smaller_readers(config, small={"hidden_size": 50}, tiny={"hidden_size": 30})
-    store_readers(tmp_path, readers, {"tiny": 9.0})
+    store_reduced(tmp_path, readers, {"tiny": 9.0})
     finding = found(read_evidence(readers, tmp_path), "skimming_beats_smaller_size", "squad")
     assert (finding.numbers, finding.verdict) == ("out of reach", "not tested")
     note = finding.estimate.note
     assert note.startswith("tiny (Flop-r 9.00) lies beyond a sweep of skim, whose nearest point (8.48) lies -")
     # There the curve, which starts at the small one's F1, has fallen along the logarithm of its Flop-r.
     assert numbers_after("lies", note.partition("nearest")[2])[0] == pytest.approx(-20 * np.log10(8.48), abs=0.2)
-    store_readers(tmp_path, readers, {"small": 3.0})
+    store_reduced(tmp_path, readers, {"small": 3.0})
     finding = found(read_evidence(readers, tmp_path), "skimming_beats_smaller_size", "squad")
     assert finding.verdict == "contradicted" and finding.estimate.count == 2
     assert finding.estimate.runs == ("squad/skim/0", "squad/small/0", "squad/skim/1", "squad/small/1")
@@ -284,8 +284,8 @@ def test_a_smaller_reader_beyond_the_sweep_is_named_and_not_taken_for_one_that_w
 
 def test_seeds_count_that_one_pair_of_models_has(config: Config, tmp_path: Path):
     readers = with_smaller_readers(config, small={"hidden_size": 50}, tiny={"hidden_size": 30})
-    store_readers(tmp_path, readers, {"small": 2.0}, seeds=(0,))
-    store_readers(tmp_path, readers, {"tiny": 3.0}, seeds=(1,))
+    store_reduced(tmp_path, readers, {"small": 2.0}, seeds=(0,))
+    store_reduced(tmp_path, readers, {"tiny": 3.0}, seeds=(1,))
     finding = found(read_evidence(readers, tmp_path), "skimming_beats_smaller_size", "squad")
     assert (finding.estimate.count, finding.verdict) == (1, "not tested")
 
