@@ -205,6 +205,20 @@ def test_an_answer_may_start_a_text_and_end_it(
     assert words == [first["tokens"][:2], second["tokens"][-1:]]
 
 
+def test_a_title_starts_with_a_capital_and_keeps_its_own(
+    write: Callable[[], str],
+    config: Config,
+    make_record: Callable[..., Record],
+    store: Callable[..., Path],
+):
+    record = make_record(config, "imdb", "skim-5-0.01", 0)
+    analysis = build_analysis(record, ["layer 1"]).model_dump(mode="json")
+    for sample, title in zip(analysis["skim"]["samples"], ("positive", "Denver Broncos"), strict=True):
+        sample["title"] = title
+    write_json(store(record).with_suffix(".analysis.json"), analysis)
+    assert re.findall("<h4>(.+), row", write()) == ["Positive", "Denver Broncos"]
+
+
 def test_the_summary_says_what_is_not_finished(tmp_path: Path):
     config = read_config(ROOT / "config" / "paper.yaml").for_task("question_answering")
     for seed, stopped in enumerate(("unfinished", "patience")):
