@@ -1,3 +1,5 @@
+import ast
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,13 @@ def test_equal_records_give_equal_bytes(results: Results, tmp_path: Path):
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == NAMES
     for name in NAMES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_the_rules_declare_what_the_command_writes():
+    rules = (ROOT / "workflow" / "rules" / "report.smk").read_text()
+    declared = ast.literal_eval(re.search(r"^FIGURES = (\{.+?^\})", rules, re.MULTILINE | re.DOTALL)[1])
+    written = {"classification": FIGURES, "question_answering": READING_FIGURES}
+    assert declared == {task: [kind.name for kind in kinds] for task, kinds in written.items()}
 
 
 @pytest.mark.parametrize("kind", RECORD_FIGURES, ids=lambda kind: kind.name)
