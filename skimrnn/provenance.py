@@ -32,6 +32,12 @@ class Environment(Closed):
     threads: int
     kernel: str | None = None
 
+    def commit_text(self, digits: int | None = None) -> str:
+        """The commit or its first digits, and whether files differed from it."""
+        if self.git_commit is None:
+            return "unknown"
+        return self.git_commit[:digits] + (" with uncommitted changes" if self.git_dirty else "")
+
 
 @cache
 def code_digest(*parts: str) -> str:

@@ -15,7 +15,10 @@ from skimrnn.measures.flops import FlopReduction
 from skimrnn.provenance import Environment
 
 THRESHOLDS = (0.0, *(round(0.05 + 0.075 * step, 3) for step in range(13)), 1.0)
-"""Where the threshold is put in a sweep: all is read at 0, all is skimmed at 1, and 0.5 is what was trained for."""
+"""Where the threshold is put in a sweep: all is read at 0, all is skimmed at 1, and `TRAINED_FOR` is among them."""
+
+TRAINED_FOR = 0.5
+"""The threshold that a model is trained for."""
 
 _STEPS = {"bit": 1, "byte": 255, "word": 65535}
 

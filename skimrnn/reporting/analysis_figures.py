@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from skimrnn.analysis.artefact import Analysis, CalibrationBin, Confidence, Packed, Sample
+from skimrnn.analysis.artefact import TRAINED_FOR, Analysis, CalibrationBin, Confidence, Packed, Sample
 from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.reporting.figure_style import (
@@ -28,7 +28,6 @@ from skimrnn.reporting.records import Measured, Results
 from skimrnn.reporting.systems import of_size, skims, system_titles
 from skimrnn.reporting.table import NOT_RUN
 
-_TRAINED_FOR = 0.5
 _FEWEST_DECISIONS = 20  # Of a point of a calibration.
 _ROW_TOKENS = 48  # Of a strip in one line.
 _PALETTE = (*COLOURS[1:], STANDARD)  # The standard model is a grey line in these figures.
@@ -164,7 +163,7 @@ def _threshold(results: Results, score: str, label: str) -> Figure:
             if len(scores) > 1:
                 sd = scores.std(axis=0, ddof=1)
                 axes.fill_between(flops, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
-            trained = [p.threshold for p in sweeps[0]].index(_TRAINED_FOR)
+            trained = [p.threshold for p in sweeps[0]].index(TRAINED_FOR)
             axes.plot(flops[trained], mean[trained], marker="o", color=colour, markersize=8, markerfacecolor="none")
             shown.append(name)
         if swept is None:
@@ -454,7 +453,7 @@ def _strips(results: Results) -> Figure:
     name, analysis, sample = shown
     assert analysis.skim is not None
     directions = analysis.skim.directions
-    point = next(point for point in sample.points if point.threshold == _TRAINED_FOR)
+    point = next(point for point in sample.points if point.threshold == TRAINED_FOR)
     lines = -(-len(sample.tokens) // _ROW_TOKENS)
     figure = Figure((2 * PANEL[0], 1.45 * lines + 0.9), layout="constrained")
     grid = figure.subplots(lines, 1, squeeze=False)[:, 0]
@@ -502,7 +501,7 @@ def _strip_sample(results: Results) -> tuple[str, Analysis, Sample] | None:
 
 def sample_rate(sample: Sample) -> float:
     """The share of a sample's tokens that is read at threshold 0.5, over all LSTMs."""
-    point = next(point for point in sample.points if point.threshold == _TRAINED_FOR)
+    point = next(point for point in sample.points if point.threshold == TRAINED_FOR)
     return sum(row.count("1") for row in point.read) / sum(len(row) for row in point.read)
 
 

@@ -83,8 +83,7 @@ def document(title: str, remarks: Sequence[str], tables: Sequence[BenchmarkTable
 def code_of(environment: Environment) -> str:
     """The versions and the commit that made a measurement."""
     packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
-    changed = " (changed)" if environment.git_dirty else ""
-    return f"{packages}; commit {(environment.git_commit or 'none')[:8]}{changed}"
+    return f"{packages}; commit {environment.commit_text(8)}"
 
 
 def machine_of(report: Report) -> str:

@@ -6,6 +6,7 @@ from skimrnn.data.questions import SCORED_SPLIT
 from skimrnn.data.registry import get_dataset
 from skimrnn.published import PublishedValue, published_value, published_values
 from skimrnn.reporting.records import Results
+from skimrnn.reporting.systems import CITED, sizes_text
 from skimrnn.reporting.table import NOTHING, WARNING, Column, Document, Entry, Row, Table, provenance_text
 from skimrnn.training.record import ReadingRecord
 
@@ -22,12 +23,10 @@ _TITLES = {
     "lstm_att_1layer": "LSTM+Att, 1 layer",
     "lstm_att": "LSTM+Att",
     "sk_lstm_att": "Sk-LSTM+Att",
-    "vcrnn": "VCRNN",
     "bidaf": "BiDAF",
     "sk_bidaf": "Sk-BiDAF",
-    "sota": "SOTA",
+    **CITED,
 }
-_CITED = ("vcrnn", "sota")
 
 _Settings = tuple[str, int | None, int | None, float | None]
 """System, d, d' and gamma: what tells the rows apart."""
@@ -88,7 +87,7 @@ def _row(results: Results[ReadingRecord], dataset: str, settings: _Settings, nam
     system, hidden_size, small_size, gamma = settings
     title = _TITLES.get(system, system)
     if gamma is not None:
-        title += f" {small_size}/{gamma:g}".replace("/0.", "/.")
+        title += f" {sizes_text(small_size, gamma)}"
     if hidden_size is not None:
         title += f", d = {hidden_size}"
     title += mark
@@ -97,7 +96,7 @@ def _row(results: Results[ReadingRecord], dataset: str, settings: _Settings, nam
         printed = published_value(dataset, system, column.metric, hidden_size, small_size, gamma)
         # The paper prints one Flop-r a system: it stands in the column of the published convention.
         published = None if column.convention == "exact count" else printed
-        nothing = system in _CITED or (column.metric in ("skim_rate", "speedup") and gamma is None)
+        nothing = system in CITED or (column.metric in ("skim_rate", "speedup") and gamma is None)
         if nothing or name is None:
             entries.append(Entry(column, published, None, *([NOTHING] if nothing else [])))
         elif column.value:

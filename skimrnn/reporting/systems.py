@@ -64,10 +64,12 @@ def _title(model: ModelConfig) -> str:
 
 def _sizes(model: ModelConfig) -> str:
     """d'/gamma, after a space; nothing for a model that reads every token."""
-    if not isinstance(model, SkimmingConfig):
-        return ""
-    gamma = f"{model.gamma:g}"
-    return f" {model.small_size}/{gamma[1:] if gamma.startswith('0.') else gamma}"
+    return f" {sizes_text(model.small_size, model.gamma)}" if isinstance(model, SkimmingConfig) else ""
+
+
+def sizes_text(small_size: int | None, gamma: float) -> str:
+    """d'/gamma as the paper prints it, such as `5/.01`."""
+    return f"{small_size}/{gamma:g}".replace("/0.", "/.")
 
 
 def paper_value(dataset: str, model: ModelConfig, metric: str) -> float | None:

@@ -7,7 +7,6 @@ from typing import Any
 from skimrnn.config import ModelConfig
 from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
-from skimrnn.provenance import Environment
 from skimrnn.published import published_value
 from skimrnn.reporting.records import Measured, Results, training_kernel
 from skimrnn.reporting.systems import CITED, in_paper, paper_value, skims, system_titles
@@ -183,11 +182,11 @@ def provenance_text(results: Results, dataset: str, scored_split: str) -> str:
         f"Seeds: {', '.join(map(str, sorted({run.record.config.seed for run in runs})))}",
         f"Records: {len(runs)} of {results.config.planned(dataset)}",
         f"Kernel: {', '.join(sorted({training_kernel(run.record) for run in runs}))}",
-        f"Commits: {', '.join(sorted({commit_text(run.record.training.environment) for run in runs}))}",
+        f"Commits: {', '.join(sorted({run.record.training.environment.commit_text(8) for run in runs}))}",
     ]
     if speed := results.speeds.get(dataset):
         processor = ", ".join(filter(None, [speed.environment.cpu, speed.isa]))
-        parts.append(f"Sp: {count_of(speed.texts, 'text')}, {processor}, commit {commit_text(speed.environment)}")
+        parts.append(f"Sp: {count_of(speed.texts, 'text')}, {processor}, commit {speed.environment.commit_text(8)}")
     return ". ".join(parts) + "." + note
 
 
@@ -209,13 +208,6 @@ def _completeness(data: DataRecord) -> str:
         if split.rows != split.official_rows
     ]
     return f"incomplete ({', '.join(missing)})"
-
-
-def commit_text(environment: Environment) -> str:
-    """The commit that a record was made with, and whether files differed from it."""
-    if environment.git_commit is None:
-        return "unknown"
-    return environment.git_commit[:8] + (" with uncommitted changes" if environment.git_dirty else "")
 
 
 def scale_title(results: Results) -> str:

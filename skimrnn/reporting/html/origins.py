@@ -10,11 +10,7 @@ from skimrnn.provenance import Environment
 from skimrnn.reporting.records import Run
 from skimrnn.training.record import Record, read_timing
 
-STOPPED = {
-    "patience": "stopped by patience",
-    "max_steps": "stopped at the limit",
-    "unfinished": "not finished",
-}
+STOPPED_BY = {"patience": "patience", "max_steps": "step limit", "unfinished": "not finished"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,8 @@ def run_facts(run: Run) -> dict[str, str]:
         "Data": f"{data.source}{'' if data.complete else ', incomplete'}",
         "Data digest": data.digest,
         "Word vectors": f"{vectors.source}, {count_of(vectors.dimension, 'dimension')}, SHA-256 {vectors.sha256[:16]}",
-        "Training": f"{count_of(training.steps, 'step')}, best at {training.best_step:,}; {STOPPED[training.stopped]}",
+        "Training": f"{count_of(training.steps, 'step')}, best at {training.best_step:,}",
+        "Stopped by": STOPPED_BY[training.stopped],
         "Wall time": f"{duration(timing.wall_seconds)} (min:s), {timing.peak_memory_mib:,} MiB",
         **environment_facts(training.environment, record.kernel),
     }
@@ -121,11 +118,10 @@ def speed_facts(speed: Speed) -> dict[str, str]:
 def environment_facts(environment: Environment, kernel: str) -> dict[str, str]:
     """The machine, the code and the kernel."""
     packages = ", ".join(f"{name} {version}" for name, version in environment.packages.items())
-    changed = " with uncommitted changes" if environment.git_dirty else ""
     return {
         "Hardware": f"{environment.gpu or environment.cpu}; {count_of(environment.threads, 'thread')}",
         "Kernel": environment.kernel or kernel,
-        "Commit": (environment.git_commit or "unknown") + changed,
+        "Commit": environment.commit_text(),
         "Digest of the code": environment.code_digest[:16],
         "Software": f"Python {environment.python}, {packages}",
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from skimrnn.analysis.artefact import TRAINED_FOR
 from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.errors import explain_os_errors
@@ -16,15 +17,15 @@ from skimrnn.reporting.figures import figures_of
 from skimrnn.reporting.html.cells import CellTable, TableMaker
 from skimrnn.reporting.html.certainty import confidence_by_dataset
 from skimrnn.reporting.html.corpora import read_corpora
-from skimrnn.reporting.html.origins import Origins, duration
+from skimrnn.reporting.html.origins import STOPPED_BY, Origins, duration
 from skimrnn.reporting.html.pictures import Picture
 from skimrnn.reporting.html.speed import read_benchmark
 from skimrnn.reporting.html.summary import summarise
-from skimrnn.reporting.html.texts import TRAINED_FOR, TextMaker
+from skimrnn.reporting.html.texts import TextMaker
 from skimrnn.reporting.html.verdicts import MARKS, score_claims
 from skimrnn.reporting.records import Results, Run
 from skimrnn.reporting.systems import skims, system_titles
-from skimrnn.reporting.table import NOTHING, commit_text
+from skimrnn.reporting.table import NOTHING
 from skimrnn.reporting.table_formats import document_of
 from skimrnn.training.record import Record, read_timing
 
@@ -166,10 +167,10 @@ def _provenance(run: Run, titles: dict[str, str]) -> list[str]:
         f"{100 * (record.test.accuracy if isinstance(record, Record) else record.test.f1):.1f} %",
         f"{100 * record.test.skim_rate:.1f} %" if skims(record.config.model) else NOTHING,
         f"{record.training.steps:,} (best {record.training.best_step:,})",
-        {"patience": "patience", "max_steps": "step limit", "unfinished": "not finished"}[record.training.stopped],
+        STOPPED_BY[record.training.stopped],
         duration(timing.wall_seconds),
         str(environment.threads),
         environment.gpu or environment.cpu,
-        commit_text(run.record.training.environment),
+        environment.commit_text(8),
         record.data.digest[:8],
     ]

@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from itertools import groupby
 
-from skimrnn.analysis.artefact import Sample
+from skimrnn.analysis.artefact import TRAINED_FOR, Sample
 from skimrnn.data.registry import get_dataset
 from skimrnn.reporting.evidence import Evidence
 from skimrnn.reporting.systems import system_titles
-
-TRAINED_FOR = 0.5
-"""The threshold that a model is trained for, which is shown first."""
 
 
 @dataclass(frozen=True)
