@@ -76,8 +76,20 @@ def test_the_readme_quotes_the_claims(trials: list[Trial]):
         assert text in readme
     # What their notes say.
     skipping = [found["skimming_beats_skipping", name].note for name in ("sst", "rotten_tomatoes", "squad")]
-    numbers = [number for note in skipping for number in re.findall(r"convention \+(\S+) \[\+?(\S+), \+(\S+)\]", note)]
-    assert "{} ({} to {}), {} ({} to {}) and {} ({} to {}) points more".format(*chain(*numbers)) in readme
+    number = r"convention \+(\S+) \[\+?(\S+), \+(\S+)\]"
+    by_flops, by_steps = zip(*(re.findall(number, note) for note in skipping), strict=True)
+    assert "{} ({} to {}), {} ({} to {}) and {} ({} to {}) points more".format(*chain(*by_flops)) in readme
+    steps, flops = ([value for value, *_ in each] for each in (by_steps, by_flops))
+    assert "at equal steps of operations it is {}, {} and {}".format(*steps) in readme
+    both = (
+        f"{min(flops)} to {max(flops)} points at equal steps of Flop-r and {min(steps)} to {max(steps)} at equal steps"
+    )
+    assert both in readme
+    note = found["flop_reduction_at_accuracy", "sst"].note.partition("at any threshold")[2]
+    (largest, *lost) = re.findall(r"it, (\S+)0x .* accuracy -(\S+) \[-(\S+), -(\S+)\]", note)[0]
+    assert "SST comes to {} at {} points less, {} to {}".format(largest, lost[0], *reversed(lost[1:])) in readme
+    (nearest,) = re.findall(r"nearest point \S+ lies -(\S+) points", found["skimming_beats_smaller_size", "squad"].note)
+    assert f"{nearest} points lower where it comes nearest" in readme
     note = found["layer_confidence", "squad"].note
     pattern = r" -(\S+) \[.* -(\S+) \[.* \+(\S+) \[(\S+), \+(\S+)\].* \+(\S+) \[\+(\S+), \+(\S+)\]"
     numbers = re.findall(pattern, note)[0]
