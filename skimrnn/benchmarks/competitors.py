@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skimrnn.errors import UserError
 from skimrnn.kernels.reference import margin_at
 from skimrnn.layers import SkimLSTM
 
 Run = Callable[[], object]
 
 
-class UnavailableError(Exception):
+class UnavailableError(UserError):
     """A competitor that cannot run here, and why."""
 
 

@@ -20,6 +20,7 @@ from skimrnn.benchmarks.timing import Timing, summarise, time_together
 from skimrnn.data.questions import Padded, QuestionBatch
 from skimrnn.errors import UserError
 from skimrnn.files import Closed
+from skimrnn.kernels import KERNEL
 from skimrnn.layers.plain_lstm import padded_lstm
 from skimrnn.models import LSTMAtt
 from skimrnn.models.reader import run_recurrent
@@ -94,8 +95,11 @@ class Task(NamedTuple):
 
 def run_benchmarks(names: list[str], rounds: int, tell: Callable[[str], None]) -> Report:
     """Run the named benchmarks (see `BENCHMARKS`); `tell` hears how each task went."""
-    if cpu is None:
-        raise UserError("there are no compiled kernels to time: install again with a C++ compiler")
+    if KERNEL != "cpu":
+        raise UserError(
+            f"the compiled kernels are timed, and {KERNEL} is in use: install again with a C++ compiler, and leave "
+            "SKIMRNN_KERNEL unset"
+        )
     skipped: dict[str, str] = {}
     tasks: dict[tuple[str, int], Task] = {}
     samples: dict[tuple[str, int, str], list[float]] = {}

@@ -11,6 +11,7 @@ from skimrnn.benchmarks.timing import Timing, time_together
 from skimrnn.data.prepare import Prepared, Split
 from skimrnn.errors import UserError
 from skimrnn.files import Closed, read_tensors
+from skimrnn.kernels import KERNEL
 from skimrnn.layers import SkimLSTM
 from skimrnn.provenance import Environment, environment
 
@@ -84,7 +85,7 @@ def time_models(
         texts=texts,
         tokens=tokens,
         data_digest=prepared.manifest["digest"],
-        isa=cpu.isa() if cpu else None,
+        isa=cpu.isa() if KERNEL == "cpu" else None,
         environment=environment(),
         models=models,
     )
@@ -115,7 +116,7 @@ def _time_model(path: Path, texts: list[Tensor], rounds: int) -> ModelSpeed:
         "lstm numpy": lambda: [numpy_lstm(x) for x in inputs],
         "skim numpy": lambda: [numpy_skim(x) for x in inputs],
     }
-    if cpu:
+    if KERNEL == "cpu":
         functions |= _kernels(lstm, layer, vectors, texts, inputs)
     timings = time_together(functions, rounds, warm_up=1)
     with torch.no_grad():

@@ -73,6 +73,8 @@ def _choose() -> str:
         raise UserError(f"SKIMRNN_KERNEL={_FORCED}: no such kernel (reference, cpu, triton)")
     if _FORCED == "cpu" and _missing:
         raise UserError(f"SKIMRNN_KERNEL=cpu: the extension was not built ({_missing}): install again with a compiler")
+    if not _missing and _FORCED in ("", "cpu"):
+        cpu.require_these_sources()
     if _missing and not _FORCED:
         warnings.warn(
             "skimrnn was installed without its compiled kernels: its layers run on the slow path "

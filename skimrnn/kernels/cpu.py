@@ -31,8 +31,14 @@ def _digest_of(sources: Path) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-if _SOURCES.is_dir() and _digest_of(_SOURCES) != getattr(_cpu, "sources", None):
-    raise UserError(f"{_SOURCES}: the kernels were built from other sources: build them anew (make, or pip install)")
+def require_these_sources() -> None:
+    """Refuse kernels that were built from other sources than the checkout has: they would be taken for these."""
+    if _SOURCES.is_dir() and _digest_of(_SOURCES) != getattr(_cpu, "sources", None):
+        raise UserError(
+            f"{_SOURCES}: the kernels were built from other sources: build them anew (make, or pip install), or set "
+            "SKIMRNN_KERNEL=reference"
+        )
+
 
 SUPPORTED_ISAS: list[str] = list(_cpu.lanes)
 """Instruction sets that were built and that this CPU has, best first."""

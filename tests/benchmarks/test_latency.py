@@ -1,5 +1,7 @@
 """The benchmark's parts: all competitors compute one thing, names are true, and medians lie in their intervals."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from skimrnn.benchmarks.competitors import COMPETITORS, UnavailableError, numpy_
 from skimrnn.benchmarks.latency import Task, _folded, _ours, _questions, _reader, _set_skim_rate, _vectors, _words
 from skimrnn.benchmarks.peaks import Peaks
 from skimrnn.benchmarks.timing import summarise, time_together
+from skimrnn.errors import UserError
 from skimrnn.kernels import SkimSequence
 
 
@@ -36,6 +39,13 @@ def test_competitors_compute_the_same(name, seed, monkeypatch):
     except UnavailableError as reason:
         pytest.skip(str(reason))
     torch.testing.assert_close(outputs_of(run()), lstm(inputs)[0].detach(), rtol=0, atol=1e-6)
+
+
+def test_numpy_that_cannot_be_pinned_says_what_to_do(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    with pytest.raises(UserError, match=r"^set OPENBLAS_NUM_THREADS=\d+, or pip install threadpoolctl$"):
+        numpy_skim_lstm(SkimLSTM(5, 7, small_size=3), torch.randn(9, 1, 5))
 
 
 @pytest.mark.parametrize(("make", "threshold"), [(numpy_skim_lstm, 0.45), (_ours, 0.5), (folded, 0.5)])

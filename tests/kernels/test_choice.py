@@ -61,9 +61,21 @@ def test_kernels_of_other_sources_are_refused(tmp_path: Path):
     folder = copy_project(tmp_path)
     with (folder / "skimrnn" / "kernels" / "cpp" / "core.hpp").open("a") as file:
         file.write("// changed\n")
-    command = [sys.executable, "-m", "skimrnn", "bench", "--output", "cpu.json"]
-    process = subprocess.run(
-        command, cwd=folder, env=environment_of(folder), capture_output=True, text=True, check=False
-    )
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder, env=environment_of(folder) | variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    bench = ("-m", "skimrnn", "bench", "--output", "cpu.json")
+    process = run(*bench)
     assert process.returncode == 2
     assert process.stderr.startswith("error: ") and "cpp: the kernels were built from other sources" in process.stderr
+    # What it advises helps, but times nothing.
+    assert "or set SKIMRNN_KERNEL=reference" in process.stderr
+    layer = "import torch, skimrnn; skimrnn.SkimLSTM(3, 4, small_size=2)(torch.zeros(5, 2, 3))"
+    assert (done := run("-c", layer, SKIMRNN_KERNEL="reference")).returncode == 0, done.stderr
+    process = run(*bench, SKIMRNN_KERNEL="reference")
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: the compiled kernels are timed, and reference is in use")

@@ -285,6 +285,18 @@ def test_synthetic_corpora_are_announced(make_config: Callable[..., Config], fig
     assert "synthetic stand-ins" in text and "orientation only" in text and "No records." in text
 
 
+def test_settings_of_training_are_given_for_all_datasets(
+    make_config: Callable[..., Config], figures: Path, tmp_path: Path
+):
+    other = {"learning_rate": 0.0002, "patience": 1_000, "max_steps": 1_200_000}
+    datasets = {"sst": {"batch_size": 32}, "imdb": {"batch_size": 128, "training": other}}
+    usual = (config := make_config(datasets=datasets)).run("sst", "lstm", 0).training
+    page.write_page(read_evidence(config, tmp_path), tmp_path, figures, tmp_path / "index.html")
+    text = Elements((tmp_path / "index.html").read_text()).text
+    assert f"a learning rate of {usual.learning_rate} or 0.0002, stops when" in text
+    assert f"for 1,000 or {usual.patience:,} steps (at most {usual.max_steps:,} or 1,200,000 in all)" in text
+
+
 def test_a_missing_figure_is_a_user_error(config: Config, grid: Path, figures: Path, tmp_path: Path):
     (figures / "training.svg").unlink()
     with pytest.raises(UserError, match=r"training\.svg"):

@@ -250,6 +250,12 @@ def test_another_benchmark_is_judged_and_shown(finished: Path, tmp_path: Path) -
     assert set(planned(folder, *SHORT)) == {"try_claims", "build_page", "all", "total"}
 
 
+def test_counts_of_the_datasets_are_tabulated_and_shown(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "project")
+    (folder / "results" / "test" / "datasets.json").write_text("[]")
+    assert set(planned(folder, *SHORT)) == {"tabulate_results", "build_page", "all", "total"}
+
+
 def test_a_record_that_is_missing_is_made_though_the_page_is_there(finished: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished, tmp_path / "project")
     (folder / "results" / "test" / "sst" / "skim" / "0.json").unlink()

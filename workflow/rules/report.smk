@@ -54,6 +54,8 @@ rule tabulate_results:
     params:
         results=lambda wildcards, input: Path(input.records[0]).parents[3],
         folder=subpath(output[0], parent=True),
+        # What `data stats` counted, when it was asked to; a table of its own where it is there.
+        counted=digests_of(Path("results"), f"{SCALE}/datasets.json"),
         code=REPORTING_CODE,
     shell:
         "python -m skimrnn table --results {params.results} --output {params.folder} > {log.tables} 2> {log.errors}"

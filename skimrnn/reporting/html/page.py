@@ -119,9 +119,10 @@ def _about(results: Results) -> str:
     fewest, most = min(counts), max(counts)
     models = count_of(most, "model") if fewest == most else f"{fewest} to {count_of(most, 'model')}"
     runs = [config.run(d, next(iter(config.models_of(d))), config.seeds_of(d)[0]) for d in config.datasets]
-    training = runs[0].training
-    patience = sorted({run.training.patience for run in runs})
-    steps = " or ".join(f"{number:,}" for number in patience)
+
+    def each(setting: str) -> str:
+        return " or ".join(f"{value:,}" for value in sorted({getattr(run.training, setting) for run in runs}))
+
     if config.tasks == ["question_answering"]:
         measure, scored = "F1 on the development set", "keeps the weights that were best by it"
     else:
@@ -132,8 +133,8 @@ def _about(results: Results) -> str:
     return (
         f"The {config.scale} scale plans {models} on "
         f"{count_of(len(config.datasets), 'dataset')}, {count_of(planned, 'run')} over seeds, on {texts}. "
-        f"Each run trains with Adam at a learning rate of {training.learning_rate:g}, stops when {measure} has not "
-        f"improved for {steps} steps (at most {training.max_steps:,} in all), and {scored}."
+        f"Each run trains with Adam at a learning rate of {each('learning_rate')}, stops when {measure} has not "
+        f"improved for {each('patience')} steps (at most {each('max_steps')} in all), and {scored}."
     )
 
 
