@@ -91,8 +91,8 @@ def _by_setting(evidence: Evidence, dataset: str, pairs: Pairs) -> str:
             groups.setdefault(getattr(models[both[0]], setting), {})[both] = found
         for value, group in sorted(groups.items()) if len(groups) > 1 else ():
             if alone := over_pairs(dataset, group):
-                parts.append(f"{symbol} = {value:g} {signed(alone.value, alone.interval)}")
-    return f"alone, {', '.join(parts)}" if parts else ""
+                parts.append(f"of {symbol} = {value:g} alone {signed(alone.value, alone.interval)}")
+    return ", ".join(parts)
 
 
 def flop_reduction_at_accuracy(evidence: Evidence, dataset: str) -> Estimate | None:

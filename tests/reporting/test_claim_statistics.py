@@ -293,7 +293,7 @@ def test_seeds_count_that_one_pair_of_models_has(config: Config, tmp_path: Path)
 def test_accuracy_is_given_for_each_setting_alone(config: Config, tmp_path: Path):
     store(tmp_path, config, "sst", {"lstm": 0.8, "skim-5-0.01": 0.79, "skim-5-0.02": 0.76})
     estimate = found(read_evidence(config, tmp_path), "accuracy_kept", "sst").estimate
-    noted = re.fullmatch(r"alone, γ = 0.01 (\S+) \[.*?\], γ = 0.02 (\S+) \[.*?\]", estimate.note)
+    noted = re.fullmatch(r"of γ = 0.01 alone (\S+) \[.*?\], of γ = 0.02 alone (\S+) \[.*?\]", estimate.note)
     assert noted and [*map(float, noted.groups())] == pytest.approx([-1.0, -4.0])
     assert estimate.value == pytest.approx(-2.5)
 
