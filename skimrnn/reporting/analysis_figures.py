@@ -1,6 +1,7 @@
 """The figures that need analyses: trade-offs while the threshold moves, confidence, and what is read and skimmed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from skimrnn.reporting.systems import of_size, skims, system_titles
 from skimrnn.reporting.table import NOT_RUN
 
 _FEWEST_DECISIONS = 20  # Of a point of a calibration.
+_LEVELS = (":", "-.")  # Lines at what standard models score, by d.
 _ROW_TOKENS = 48  # Of a strip in one line.
 _PALETTE = (*COLOURS[1:], STANDARD)  # The standard model is a grey line in these figures.
 
@@ -58,7 +60,8 @@ def _not_run() -> Figure:
 def _effects(results: Results) -> Figure:
     """Accuracy and skim rate by gamma, a line for each d and d'."""
     sizes = _sizes(results, _skimming(results))
-    standard = _standard(results)
+    # One of each d, beside which a model that skims belongs.
+    standards = dict(zip((name for name, m in results.config.models.items() if not skims(m)), cycle(_LEVELS)))
     gammas = sorted({model.gamma for model in _skimming(results).values()})
 
     def draw(axes: Axes, dataset: str, rate: bool) -> None:
@@ -80,8 +83,8 @@ def _effects(results: Results) -> Figure:
             places, found = zip(*points, strict=True)
             shift = 0.05 * (order - (len(lines) - 1) / 2)
             _line(axes, [place + shift for place in places], found, index)
-        if not rate and standard:
-            _level(axes, results.measured(dataset, standard, lambda record: 100 * record.test.accuracy))
+        for name, linestyle in standards.items() if not rate else ():
+            _level(axes, results.measured(dataset, name, lambda record: 100 * record.test.accuracy), linestyle)
         axes.set_xticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
         axes.set(
             xlabel="γ", ylabel="Tokens skimmed (%)" if rate else "Test accuracy (%)", xlim=(-0.4, len(gammas) - 0.6)
@@ -93,9 +96,9 @@ def _effects(results: Results) -> Figure:
         results, lambda axes, dataset: draw(axes, dataset, False), lambda axes, dataset: draw(axes, dataset, True)
     )
     handles, labels = [_handle(index) for index in range(len(sizes))], list(sizes.values())
-    if standard:
-        handles.append(Line2D([], [], color="#666666", linestyle=":"))
-        labels.append(f"standard LSTM{of_size(results.config, results.config.models[standard].hidden_size)}")
+    for name, linestyle in standards.items():
+        handles.append(Line2D([], [], color="#666666", linestyle=linestyle))
+        labels.append(f"standard LSTM{of_size(results.config, results.config.models[name].hidden_size)}")
     legend(figure, handles, labels)
     return figure
 
@@ -126,11 +129,11 @@ def _look(index: int) -> dict[str, Any]:
     }
 
 
-def _level(axes: Axes, measured: Measured | None) -> None:
-    """A dotted line at what a standard model scores, with its band."""
+def _level(axes: Axes, measured: Measured | None, linestyle: str = ":") -> None:
+    """A broken line at what a standard model scores, with its band."""
     if measured is None:
         return
-    axes.axhline(measured.mean, color="#666666", linestyle=":", zorder=1)
+    axes.axhline(measured.mean, color="#666666", linestyle=linestyle, zorder=1)
     if measured.sd:
         axes.axhspan(measured.mean - measured.sd, measured.mean + measured.sd, color="#666666", alpha=0.1, linewidth=0)
 

@@ -114,14 +114,23 @@ def test_models_of_two_sizes_have_a_line_each(make_config: Callable[..., Config]
     skim = {"architecture": "skim_lstm", "small_size": 5, "gamma": 0.01}
     settings = [(size, gamma) for size in (100, 200) for gamma in (0.01, 0.02)]
     models = {f"{gamma}-{size}": skim | {"gamma": gamma, "hidden_size": size} for size, gamma in settings}
-    config = make_config(models={"lstm": {"architecture": "lstm", "hidden_size": 100}} | models, seeds=[0])
+    standards = {f"lstm-{size}": {"architecture": "lstm", "hidden_size": size} for size in (100, 200)}
+    config = make_config(models=standards | models, seeds=[0])
     for model in config.models:
-        store_analysed(tmp_path, config, "sst", model, 0, 0.8)
+        store_analysed(tmp_path, config, "sst", model, 0, 0.7 if model == "lstm-200" else 0.8)
     figure = drawn(read_results(config, tmp_path), "effects")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["d' = 5, d = 100", "d' = 5, d = 200", "standard LSTM, d = 100"]
+    assert labels == ["d' = 5, d = 100", "d' = 5, d = 200", "standard LSTM, d = 100", "standard LSTM, d = 200"]
     lines = [line for line in figure.axes[1].lines if len(line.get_xdata()) == 2]
     assert len(lines) == 2
+    # Beside the accuracies each standard LSTM has a level of its own, which its handle tells from the other.
+    handles = [handle.get_linestyle() for handle in figure.legends[0].get_lines()[2:]]
+    assert len(set(handles)) == 2
+    levels = [line for line in figure.axes[0].lines if line.get_linestyle() in handles and len(line.get_xdata()) == 2]
+    assert [(line.get_ydata()[0], line.get_linestyle()) for line in levels] == [
+        (pytest.approx(80), handles[0]),
+        (pytest.approx(70), handles[1]),
+    ]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FIGURES if kind.main_size], ids=lambda kind: kind.name)
