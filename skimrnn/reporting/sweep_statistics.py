@@ -38,13 +38,15 @@ def largest_reduction_swept(evidence: Evidence, dataset: str, allowed_loss: floa
         if not (seeds := sorted(set(own) & set(its))):
             continue
         included = [_sweep(own[seed]).included.unpack().astype(bool) for seed in seeds]
-        standard = [
+        accuracies = [
             its[seed].outcomes["accuracy"].unpack()[kept].mean() for seed, kept in zip(seeds, included, strict=True)
         ]
         for place, point in _inner_points(own[seeds[0]]).items():
             points = [_sweep(own[seed]).points[place] for seed in seeds]
             reduction = float(np.mean([each.flop_reduction.published_convention for each in points]))
-            lost = [100 * (each.scores["accuracy"] - its) for each, its in zip(points, standard, strict=True)]
+            lost = [
+                100 * (each.scores["accuracy"] - standard) for each, standard in zip(points, accuracies, strict=True)
+            ]
             if np.mean(lost) >= -allowed_loss and reduction > best:
                 best = reduction
                 note = f"{reduction:.2f}x ({model} at threshold {point.threshold:g}, accuracy {mean_of(lost)} points)"
@@ -66,8 +68,8 @@ def skimming_beats_skipping(evidence: Evidence, dataset: str) -> Estimate | None
     )
     if exact is None or exact_by_steps is None:
         return None
-    by_steps = signed(exact_by_steps.value, exact_by_steps.interval)
-    spaced = f"at equal steps of operations {by_steps}, {_by_published(published_by_steps)}"
+    by_steps = f"at equal steps of operations {signed(exact_by_steps.value, exact_by_steps.interval)}"
+    spaced = ", ".join(filter(None, (by_steps, _by_published(published_by_steps))))
     return replace(exact, note=joined(_by_published(published), spaced, _sampled(evidence, dataset)))
 
 
