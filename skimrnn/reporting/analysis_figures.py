@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ from skimrnn.reporting.systems import of_size, skims, system_titles
 from skimrnn.reporting.table import NOT_RUN
 
 _FEWEST_DECISIONS = 20  # Of a point of a calibration.
-_LEVELS = (":", "-.")  # Lines at what standard models score, by d.
+_LEVELS: tuple[Literal[":", "-."], ...] = (":", "-.")  # Lines at what standard models score, by d.
 _ROW_TOKENS = 48  # Of a strip in one line.
 _PALETTE = (*COLOURS[1:], STANDARD)  # The standard model is a grey line in these figures.
 
