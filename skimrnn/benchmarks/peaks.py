@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from skimrnn.files import Closed
+from skimrnn.kernels import KERNEL
 
-try:
+if KERNEL == "cpu":  # Else peaks can still be read.
     from skimrnn.kernels import _cpu, cpu
-except ImportError:  # Installed where no compiler was found: peaks can still be read.
-    _cpu = cpu = None  # type: ignore[assignment]
 
 _TRIES = 7
 

@@ -15,10 +15,8 @@ from skimrnn.kernels import KERNEL
 from skimrnn.layers import SkimLSTM
 from skimrnn.provenance import Environment, environment
 
-try:
+if KERNEL == "cpu":  # Else NumPy alone is timed.
     from skimrnn.kernels import cpu
-except ImportError:  # Installed where no compiler was found: NumPy alone is timed.
-    cpu = None  # type: ignore[assignment]
 
 WAYS = ("numpy", "demand", "folded")
 """NumPy as in the paper; our kernels, projecting inputs on demand; our kernels, projections kept per word."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from skimrnn.analysis.artefact import TRAINED_FOR, Analysis, CalibrationBin, Confidence, Packed, Sample
+from skimrnn.analysis.artefact import TRAINED_FOR, Analysis, CalibrationBin, Confidence, Packed, Sample, SamplePoint
 from skimrnn.counts import count_of
 from skimrnn.data.registry import get_dataset
 from skimrnn.reporting.figure_style import (
@@ -45,9 +45,9 @@ def _sizes(results: Results, models: Mapping[str, Any]) -> dict[tuple[int, int],
     return {(size, small): f"d' = {small}{of_size(results.config, size)}" for size, small in sizes}
 
 
-def _standard(results: Results) -> str | None:
-    """The first model of the config that reads everything."""
-    return next((name for name, model in results.config.models.items() if not skims(model)), None)
+def _standards(results: Results) -> list[str]:
+    """The models of the config that read everything."""
+    return [name for name, model in results.config.models.items() if not skims(model)]
 
 
 def _not_run() -> Figure:
@@ -61,7 +61,7 @@ def _effects(results: Results) -> Figure:
     """Accuracy and skim rate by gamma, a line for each d and d'."""
     sizes = _sizes(results, _skimming(results))
     # One of each d, beside which a model that skims belongs.
-    standards = dict(zip((name for name, m in results.config.models.items() if not skims(m)), cycle(_LEVELS)))
+    standards = dict(zip(_standards(results), cycle(_LEVELS)))
     gammas = sorted({model.gamma for model in _skimming(results).values()})
 
     def draw(axes: Axes, dataset: str, rate: bool) -> None:
@@ -141,7 +141,7 @@ def _level(axes: Axes, measured: Measured | None, linestyle: str = ":") -> None:
 def _threshold(results: Results, score: str, label: str) -> Figure:
     """Scores against Flop-r while the threshold moves: a line a model, the band over seeds."""
     titles, models = system_titles(results.config), _skimming(results)
-    standard = _standard(results)
+    standard = next(iter(_standards(results)), None)
     if results.config.tasks == ["question_answering"]:
         standard = next((name for name in results.config.models if name == "lstm_att"), standard)
     shown: list[str] = []
@@ -456,7 +456,7 @@ def _strips(results: Results) -> Figure:
     name, analysis, sample = shown
     assert analysis.skim is not None
     directions = analysis.skim.directions
-    point = next(point for point in sample.points if point.threshold == TRAINED_FOR)
+    point = _trained(sample)
     lines = -(-len(sample.tokens) // _ROW_TOKENS)
     figure = Figure((2 * PANEL[0], 1.45 * lines + 0.9), layout="constrained")
     grid = figure.subplots(lines, 1, squeeze=False)[:, 0]
@@ -502,9 +502,13 @@ def _strip_sample(results: Results) -> tuple[str, Analysis, Sample] | None:
     return name, analysis, min(analysis.skim.samples, key=lambda sample: len(sample.tokens))
 
 
+def _trained(sample: Sample) -> SamplePoint:
+    return next(point for point in sample.points if point.threshold == TRAINED_FOR)
+
+
 def sample_rate(sample: Sample) -> float:
     """The share of a sample's tokens that is read at threshold 0.5, over all LSTMs."""
-    point = next(point for point in sample.points if point.threshold == TRAINED_FOR)
+    point = _trained(sample)
     return sum(row.count("1") for row in point.read) / sum(len(row) for row in point.read)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from scipy import stats
@@ -103,6 +104,25 @@ def between_models(values: Mapping[str, Sequence[float]], sign: str = "+") -> st
 def joined(*notes: str) -> str:
     """The parts of a note that say something, as one."""
     return "; ".join(filter(None, notes))
+
+
+def over_runs(
+    dataset: str,
+    values: Mapping[str, Mapping[int, float]],
+    by_example: Sequence[np.ndarray] = (),
+    note: str = "",
+    sign: str = "+",
+) -> Estimate | None:
+    """The mean over the runs of models, given by model and seed, and its interval over runs and examples.
+
+    The note begins with the interval over models.
+    """
+    if not values:
+        return None
+    runs = [run_name(dataset, model, seed) for model, found in values.items() for seed in found]
+    by_model = {model: [*found.values()] for model, found in values.items()}
+    note = joined(between_models(by_model, sign), note)
+    return estimate([*chain(*by_model.values())], "run", runs, by_example, note)
 
 
 Pairs = dict[tuple[str, str], dict[int, tuple[float, np.ndarray | None]]]

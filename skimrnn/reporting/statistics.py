@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,11 +14,11 @@ from skimrnn.published.claims import StatisticName
 from skimrnn.reporting.estimates import (
     Estimate,
     Pairs,
-    between_models,
     estimate,
     joined,
     mean_of,
     over_pairs,
+    over_runs,
     run_name,
     signed,
 )
@@ -146,36 +146,32 @@ MODELLING_LAYERS = ("modelling 1", "modelling 2")
 
 def layer_skim_rate(evidence: Evidence, dataset: str, layers: tuple[str, str] = LAYERS) -> Estimate | None:
     """Claims 4 and 12: skim rate of the second of two layers less that of the first, in points."""
-    values: dict[str, list[float]] = {}
-    runs = []
+    values: dict[str, dict[int, float]] = {}
     for model in evidence.models(dataset, skims):
         for seed, run in evidence.finished(dataset, model).items():
             rates = run.record.test.layer_skim_rates
             first, second = ([rates[name] for name in of_layer(layer, rates)] for layer in layers)
             if first and second:
-                values.setdefault(model, []).append(100 * float(np.mean(second) - np.mean(first)))
-                runs.append(run_name(dataset, model, seed))
-    return estimate([*chain(*values.values())], "run", runs, note=_by_model(values)) if runs else None
+                values.setdefault(model, {})[seed] = 100 * float(np.mean(second) - np.mean(first))
+    return over_runs(dataset, values, note=_by_model(values))
 
 
 def layer_confidence(evidence: Evidence, dataset: str, layers: tuple[str, str] = LAYERS) -> Estimate | None:
     """Claims 4 and 12: confidence of the second of two layers less that of the first, in points, by question."""
-    by_example: dict[str, list[np.ndarray]] = {}
-    runs = []
+    values: dict[str, dict[int, float]] = {}
+    by_example = []
     for model in evidence.models(dataset, skims):
         for seed, analysis in evidence.analysed(dataset, model).items():
             if (difference := confidence_difference(analysis, layers)) is not None:
-                by_example.setdefault(model, []).append(100 * difference)
-                runs.append(run_name(dataset, model, seed))
-    values = {model: [float(each.mean()) for each in found] for model, found in by_example.items()}
-    examples = [*chain(*by_example.values())]
-    return estimate([*chain(*values.values())], "run", runs, examples, _by_model(values)) if runs else None
+                by_example.append(100 * difference)
+                values.setdefault(model, {})[seed] = float(by_example[-1].mean())
+    return over_runs(dataset, values, by_example, _by_model(values))
 
 
-def _by_model(values: dict[str, list[float]]) -> str:
+def _by_model(values: dict[str, dict[int, float]]) -> str:
     """What each model has by itself, over its seeds: models may lie on either side of their mean."""
-    each = [f"{model} {mean_of(found)}" for model, found in values.items()]
-    return joined(between_models(values), ", ".join(each)) if len(each) > 1 else ""
+    each = [f"{model} {mean_of([*found.values()])}" for model, found in values.items()]
+    return ", ".join(each) if len(each) > 1 else ""
 
 
 def confidence_difference(analysis: Analysis, layers: tuple[str, str]) -> np.ndarray | None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from math import nan
 from typing import Any, Literal
 
@@ -15,12 +15,10 @@ from skimrnn.counts import count_of
 from skimrnn.reporting.estimates import (
     Estimate,
     Pairs,
-    between_models,
-    estimate,
     joined,
     mean_of,
     over_pairs,
-    run_name,
+    over_runs,
     signed,
 )
 from skimrnn.reporting.evidence import Evidence
@@ -203,12 +201,7 @@ def _over_analyses(
         for model in evidence.models(dataset, skims)
         if (analyses := evidence.analysed(dataset, model))
     }
-    if not found:
-        return None
-    runs = [run_name(dataset, model, seed) for model, values in found.items() for seed in values]
-    by_model = {model: [*values.values()] for model, values in found.items()}
-    note = joined(between_models(by_model, sign), _sampled(evidence, dataset))
-    return estimate([*chain(*by_model.values())], "run", runs, note=note)
+    return over_runs(dataset, found, note=_sampled(evidence, dataset), sign=sign) if found else None
 
 
 def skimming_beats_shrinking(
